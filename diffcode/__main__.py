@@ -1,0 +1,5 @@
+"""`python -m diffcode` is the same as `diffcode`."""
+
+from diffcode.cli import main
+
+main()

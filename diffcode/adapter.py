@@ -1,0 +1,87 @@
+"""The span adapter: LoRA weights that act on span rows only, and the input vector of a masked place.
+
+File format: PEFT's names and `adapter_config.json`, plus two tensors of our own, `mask_embedding` [D] and
+`kept_tokens` [N] (the vocabulary rows that the span rows' head was trained on).
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from diffcode.errors import ModelUnavailable
+
+ADAPTERS = Path(__file__).parent / "adapters"  # shipped in the package, one folder a base model
+# Maps that read the same input run as one: (name of the fused map, PEFT names in the order of the output rows).
+FUSED = (
+    ("qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+    ("out", ("self_attn.o_proj",)),
+    ("gate_up", ("mlp.gate_proj", "mlp.up_proj")),
+    ("down", ("mlp.down_proj",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """One fused map's addition: `(x down^T) up^T`, the scale alpha / r folded into `up`."""
+
+    down_rD: Tensor
+    up_Er: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SpanAdapter:
+    """Everything that makes span rows differ from context rows."""
+
+    layers: tuple[dict[str, LowRank], ...]  # by the fused names; a map without an entry is left as it is
+    mask_D: Tensor
+    kept_N: Tensor | None  # int64, ascending; None: the whole vocabulary
+
+    @classmethod
+    def load(cls, folder: Path, layers: int, dtype: torch.dtype, device: torch.device) -> "SpanAdapter":
+        """Read a folder with `adapter_model.safetensors` and `adapter_config.json`; ModelUnavailable if it is off."""
+        tensors, scale = _read(folder)
+        try:
+            mask_D = tensors["mask_embedding"].to(device, dtype)
+            parts = tuple(_layer(tensors, i, scale, dtype, device) for i in range(layers))
+        except KeyError as missing:
+            raise ModelUnavailable(
+                f"{folder} has no tensor {missing}: it is not a span adapter for this base model"
+            ) from None
+        kept_N = tensors.get("kept_tokens")
+        return cls(parts, mask_D, None if kept_N is None else kept_N.long().sort().values.to(device))
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return tensors, config["lora_alpha"] / config["r"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelUnavailable(
+            f"{folder} is no adapter ({error}): it needs adapter_config.json and adapter_model.safetensors"
+        ) from error
+
+
+def _layer(
+    tensors: dict[str, Tensor], layer: int, scale: float, dtype: torch.dtype, device: torch.device
+) -> dict[str, LowRank]:
+    stem = f"base_model.model.model.layers.{layer}."
+    fused = {}
+    for name, maps in FUSED:
+        downs = [tensors[f"{stem}{m}.lora_A.weight"] for m in maps]
+        ups = [tensors[f"{stem}{m}.lora_B.weight"] * scale for m in maps]
+        shared = all(torch.equal(downs[0], d) for d in downs[1:])
+        down_rD = downs[0] if shared else torch.cat(downs)
+        up_Er = torch.cat(ups) if shared else _block_diagonal(ups)
+        fused[name] = LowRank(down_rD.to(device, dtype), up_Er.to(device, dtype).contiguous())
+    return fused
+
+
+def _block_diagonal(parts: list[Tensor]) -> Tensor:
+    joined: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+    return joined

@@ -1,0 +1,162 @@
+"""Text and holes to what the model reads, and what it wrote back to text.
+
+The canvas of DESIGN 2.1: `<prefix><suffix> SUFFIX <middle> PREFIX` and then the span. The context is a view: line ends
+become "\\n" and a byte-order mark is dropped in it, while the document's own characters outside the holes are never
+touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from diffcode.config import WindowOptions
+from diffcode.errors import BadHoles, NothingToFill
+from diffcode.tokens import Tokens
+
+CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
+HEAL_BYTES = 32  # a longer last piece (a run of spaces, a banner of dashes) is re-opened by one token only
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """What stands between characters `start` and `end` of the text is to be replaced; `start == end` inserts."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One hole as the model meets it."""
+
+    context: tuple[int, ...]  # ids of the context rows, control tokens included
+    heal: bytes  # the re-opened end of the prefix: the span must begin with it
+    suffix: str  # what follows, line ends as "\n"
+    one_line: bool  # the hole lies within a line, or is one
+    inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
+
+
+def find_marker(text: str, marker: str) -> tuple[Hole, ...]:
+    """Every place of `marker` in `text`, left to right. Raises NothingToFill."""
+    holes, at = [], text.find(marker) if marker else -1
+    while at >= 0:
+        holes.append(Hole(at, at + len(marker)))
+        at = text.find(marker, at + len(marker))
+    if not holes:
+        raise NothingToFill(f"there is no hole: write {marker or '???'} where code is missing, or name a place")
+    return tuple(holes)
+
+
+def check_holes(text: str, holes: Sequence[tuple[int, int]]) -> tuple[Hole, ...]:
+    """Holes in order. Raises NothingToFill for none, BadHoles for one outside the text or overlapping another."""
+    ordered = sorted((Hole(*h) for h in holes), key=lambda hole: (hole.start, hole.end))
+    if not ordered:
+        raise NothingToFill("there is no hole: give holes=[(start, end)] or a marker that the text contains")
+    for hole in ordered:
+        if not 0 <= hole.start <= hole.end <= len(text):
+            raise BadHoles(f"hole {hole.start}:{hole.end} lies outside the text: offsets go from 0 to {len(text)}")
+        if text[hole.start - 1 : hole.start + 1] == "\r\n" or text[hole.end - 1 : hole.end + 1] == "\r\n":
+            raise BadHoles(f"hole {hole.start}:{hole.end} cuts a \\r\\n in two: move it by one character")
+    for left, right in pairwise(ordered):
+        if right.start < left.end or left == right:
+            raise BadHoles(f"holes {left.start}:{left.end} and {right.start}:{right.end} overlap: join them into one")
+    return tuple(ordered)
+
+
+def apply_edits(text: str, holes: Sequence[Hole], fills: Sequence[str]) -> str:
+    """The text with each hole replaced by its fill; every character outside the holes comes back as it was."""
+    parts, at = [], 0
+    for hole, fill in zip(holes, fills, strict=True):
+        parts += [text[at : hole.start], fill]
+        at = hole.end
+    return "".join([*parts, text[at:]])
+
+
+def line_end_of(text: str) -> str:
+    """The line end that the document uses most; "\\n" where it has none."""
+    crlf = text.count("\r\n")
+    counts = {"\n": text.count("\n") - crlf, "\r\n": crlf, "\r": text.count("\r") - crlf}
+    return max(counts, key=lambda end: counts[end])
+
+
+def normalise(text: str) -> str:
+    """The model's view of text: every line end as "\\n"."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def make_block(
+    text: str, holes: Sequence[Hole], fills: Sequence[str], index: int, tokens: Tokens, window: WindowOptions
+) -> Block:
+    """The canvas of hole `index`, the other holes showing their current `fills` (at first nothing)."""
+    hole = holes[index]
+    reach = window.budget * CHARACTERS_A_TOKEN
+    before = apply_edits(text[: hole.start], holes[:index], fills[:index]).removeprefix("\ufeff")
+    shifted = [Hole(h.start - hole.end, h.end - hole.end) for h in holes[index + 1 :]]
+    after = normalise(apply_edits(text[hole.end :], shifted, fills[index + 1 :])[:reach])
+    prefix_ids, heal = _prefix_ids(_last_lines(before, reach), tokens)
+    suffix_ids = tokens.encode(after)
+    room = window.budget - 3
+    share = int(room * window.prefix_share)
+    kept_suffix = _first_lines(suffix_ids, max(room - share, room - len(prefix_ids)), tokens)
+    kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), tokens)
+    fim = tokens.fim
+    inserts_line, one_line = _extent(text, hole)
+    return Block(
+        context=(fim.prefix, fim.suffix, *kept_suffix, fim.middle, *kept_prefix),
+        heal=heal,
+        suffix=after,
+        one_line=one_line,
+        inserts_line=inserts_line,
+    )
+
+
+def _extent(text: str, hole: Hole) -> tuple[bool, bool]:
+    """(inserts a line, stays within one line), from what stands round the hole on its line."""
+    line_start = max(text.rfind("\n", 0, hole.start), text.rfind("\r", 0, hole.start)) + 1
+    inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:4096])
+    followed = bool(after.split("\n", 1)[0].strip())
+    inserts_line = followed and not inside and hole.start == line_start
+    return inserts_line, followed or (bool(inside) and "\n" not in inside)
+
+
+def _last_lines(text: str, reach: int) -> str:
+    """At most `reach` characters from the end of `text`, from a line's start where there is one, normalised."""
+    if len(text) <= reach:
+        return normalise(text)
+    tail = normalise(text[-reach:])
+    return tail[tail.find("\n") + 1 :] if "\n" in tail[:-1] else tail
+
+
+def _prefix_ids(prefix: str, tokens: Tokens) -> tuple[list[int], bytes]:
+    """Ids of the prefix without its last piece, and that piece's bytes (token healing).
+
+    The user's cursor cuts where the tokenizer would not: `self.val|ue` is one token, an indent of four spaces is three
+    and ` return`. So the last piece goes back to the model, whose first tokens must spell it. After a line end the
+    cut is a natural one and nothing is re-opened.
+    """
+    ids = tokens.encode(prefix)
+    if not ids or prefix.endswith("\n"):
+        return ids, b""
+    last = tokens.pieces(prefix[prefix.rfind("\n") + 1 :])[-1].encode()
+    wanted = len(last) if len(last) <= HEAL_BYTES else 1
+    heal = b""
+    while ids and len(heal) < wanted:
+        heal = tokens.bytes_of(ids.pop()) + heal
+    return ids, heal
+
+
+def _first_lines(ids: list[int], limit: int, tokens: Tokens) -> list[int]:
+    """At most `limit` ids from the left, whole lines if any line fits."""
+    if len(ids) <= limit:
+        return ids
+    ends = [i + 1 for i in range(limit) if tokens.bytes_of(ids[i]).endswith(b"\n")]
+    return ids[: ends[-1] if ends else limit]
+
+
+def _final_lines(ids: list[int], limit: int, tokens: Tokens) -> list[int]:
+    """At most `limit` ids from the right, whole lines if any line fits."""
+    first = len(ids) - limit
+    if first <= 0:
+        return ids
+    starts = (i + 1 for i in range(first - 1, len(ids) - 1) if tokens.bytes_of(ids[i]).endswith(b"\n"))
+    return ids[next(starts, first) :]

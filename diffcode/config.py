@@ -1,0 +1,67 @@
+"""Options as frozen dataclasses, checked when made. No torch here: the command line reads these for its help."""
+
+from dataclasses import dataclass
+
+from diffcode.errors import BadOption
+
+POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "leftmost")
+
+# What each policy's one number is, and its default. Tuned on held-out code, see evals/README.md.
+DEFAULT_THRESHOLDS = {
+    "verified": 0.0,  # a draft is proposed from this confidence on; a refused one costs nothing but row time
+    "threshold": 0.9,  # a place is committed above this probability
+    "margin": 0.85,  # ... above this distance between the two likeliest tokens
+    "entropy_bound": 0.1,  # ... while the entropies committed beside the largest stay under this, in nats
+    "edit": 0.5,  # a committed token is replaced when another one is likelier than this
+    "leftmost": 0.0,  # not used
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """How much of the file the model sees round a hole, in tokens."""
+
+    budget: int = 1024
+    # Code is mostly explained by what stands above it; what one side leaves unused the other gets.
+    prefix_share: float = 0.75
+
+    def __post_init__(self) -> None:
+        _check(self.budget >= 16, f"a context of {self.budget} tokens is too small: take 16 or more")
+        _check(0 <= self.prefix_share <= 1, "the prefix's share of the context lies between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseOptions:
+    """One fill's settings; every field but `policy` has the same meaning for all policies."""
+
+    policy: str = "verified"
+    threshold: float | None = None  # None: the policy's default
+    max_tokens: int = 256  # a hole
+    max_steps: int | None = None  # a hole and pass; None: as many as it takes
+    temperature: float = 0.0  # 0: greedy
+    seed: int = 0
+    span_rows: int = 4  # W of DESIGN 2.1: the starter adapter was trained with 4
+    max_drafts: int = 8  # longest run of drafts in one forward, n-gram matches can be long
+    max_anchors: int = 1  # `verified`: for how many outcomes of the check span rows stand ready
+
+    def __post_init__(self) -> None:
+        _check(
+            self.policy in POLICY_NAMES, f"there is no policy {self.policy!r}: choose one of {', '.join(POLICY_NAMES)}"
+        )
+        _check(self.threshold is None or self.threshold >= 0, f"threshold is {self.threshold}: it may not be negative")
+        _check(self.max_tokens >= 1, f"max_tokens is {self.max_tokens}: it must be 1 or more")
+        _check(self.max_steps is None or self.max_steps >= 1, f"steps is {self.max_steps}: it must be 1 or more")
+        _check(self.temperature >= 0, f"temperature is {self.temperature}: it may not be negative")
+        _check(self.span_rows >= 1, f"span_rows is {self.span_rows}: it must be 1 or more")
+        _check(self.max_drafts >= 0, f"max_drafts is {self.max_drafts}: it may not be negative")
+        _check(self.max_anchors >= 1, f"max_anchors is {self.max_anchors}: it must be 1 or more")
+
+    @property
+    def bound(self) -> float:
+        """The threshold in force."""
+        return DEFAULT_THRESHOLDS[self.policy] if self.threshold is None else self.threshold
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise BadOption(message)

@@ -1,0 +1,227 @@
+"""A loaded model, and sessions in it: the torch machine behind the denoising loop.
+
+Shapes as in `kernels.reference`; N is the number of kept vocabulary rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffcode import hub
+from diffcode.adapter import ADAPTERS, SpanAdapter
+from diffcode.backbone import Backbone
+from diffcode.errors import BadOption, ModelUnavailable
+from diffcode.kernels import reference as ops
+from diffcode.loading import folder_of, open_folder
+from diffcode.policies import Guess, Origin
+from diffcode.tokens import Tokens
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+Noise = Callable[[int], Tensor]  # place -> Gumbel noise [V]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Base weights, vocabulary and span adapter, ready to run."""
+
+    backbone: Backbone
+    tokens: Tokens
+    adapter: SpanAdapter | None
+    span_head_ND: Tensor | None  # the adapter's kept rows of the head
+
+    @classmethod
+    def load(
+        cls,
+        name: str | None = None,
+        adapter: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        report: hub.Report | None = None,
+    ) -> "Model":
+        """`name`: None or the default's name, a GGUF file, or a Hugging Face folder. Raises ModelUnavailable.
+
+        `adapter`: a folder, "none", or None for the one shipped for the default model.
+        """
+        folder = _model_folder(name, report)
+        shape, tensors = open_folder(folder)
+        torch_device, torch_dtype = _device(device), _dtype(dtype)
+        backbone = Backbone(shape, tensors, torch_dtype, torch_device)
+        span_adapter = None
+        adapter_folder = _adapter_folder(name, adapter)
+        if adapter_folder is not None:
+            span_adapter = SpanAdapter.load(adapter_folder, shape.layers, torch_dtype, torch_device)
+        kept_N = span_adapter.kept_N if span_adapter else None
+        span_head_ND = backbone.head_VD if kept_N is None else backbone.head_VD[kept_N]
+        return cls(backbone, Tokens.from_folder(folder), span_adapter, span_head_ND)
+
+    def session(self, noise: Noise | None = None, temperature: float = 0.0) -> "TorchSession":
+        """A new, empty canvas."""
+        return TorchSession(self, noise, temperature)
+
+    def noise(self, seed: int) -> Noise:
+        """Gumbel noise that depends on seed and place alone: every policy draws the same token at the same place."""
+
+        def at(place: int) -> Tensor:
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + place) % 2**63)
+            uniform_V = torch.rand(self.backbone.shape.vocabulary, generator=generator)
+            return -torch.log(-torch.log(uniform_V.clamp_min(1e-20))).to(self.backbone.device)
+
+        return at
+
+
+class TorchSession:
+    """`denoise.Session` over the torch backbone."""
+
+    def __init__(self, model: Model, noise: Noise | None, temperature: float):
+        self._model, self._noise, self._temperature = model, noise, temperature
+        self._cache = model.backbone.new_cache(512)
+
+    def keep(self, rows: int) -> None:
+        self._cache.length += rows
+
+    def step(
+        self,
+        fresh: Sequence[int],
+        drafts: Sequence[int],
+        window: Sequence[int | None],
+        anchors: Sequence[int],
+        first_place: int,
+        allowed: Sequence[list[int] | None],
+    ) -> tuple[tuple[Guess, ...], tuple[tuple[Guess, ...], ...]]:
+        rows = Rows(len(fresh), len(drafts), len(window), tuple(anchors) if window else ())
+        hidden_RD = self._forward([*fresh, *drafts], window, rows)
+        base_RD = hidden_RD[rows.chain - rows.drafts - 1 : rows.chain]
+        places = range(first_place, first_place + rows.drafts + 1)
+        base = self._base_head(base_RD, places, allowed)
+        spans: list[tuple[Guess, ...]] = [()] * (rows.drafts + 1)
+        if rows.span_rows:
+            behind = [first_place + anchor + w + 1 for anchor in rows.anchors for w in range(rows.window)]
+            guesses = self._span_head(hidden_RD[rows.chain :], behind)
+            for i, anchor in enumerate(rows.anchors):
+                spans[anchor] = guesses[i * rows.window : (i + 1) * rows.window]
+        return base, tuple(spans)
+
+    def _forward(self, chain: list[int], window: Sequence[int | None], rows: "Rows") -> Tensor:
+        backbone, adapter = self._model.backbone, self._model.adapter
+        x_RD = backbone.embed(chain)
+        if rows.span_rows:
+            if adapter is None:
+                raise BadOption("span rows need a span adapter: load one, or use the policy verified or leftmost")
+            x_WD = backbone.embed([place or 0 for place in window])
+            masked_W1 = torch.tensor([[place is None] for place in window], device=backbone.device)
+            x_WD = torch.where(masked_W1, adapter.mask_D, x_WD)
+            x_RD = torch.cat([x_RD, x_WD.repeat(len(rows.anchors), 1)])
+        positions_R = torch.tensor(rows.positions(self._cache.length), device=backbone.device)
+        seen_RR = rows.seen().to(backbone.device)
+        return backbone.forward(x_RD, positions_R, self._cache, seen_RR, rows.span_rows, adapter)
+
+    @torch.inference_mode()
+    def _base_head(self, x_RD: Tensor, places: range, allowed: Sequence[list[int] | None]) -> tuple[Guess, ...]:
+        head_VD = self._model.backbone.head_VD
+        barred_RV = None
+        if any(ids is not None for ids in allowed):
+            barred_RV = torch.zeros(len(places), head_VD.shape[0], dtype=torch.bool, device=x_RD.device)
+            for row, ids in enumerate(allowed):
+                if ids is not None:
+                    barred_RV[row] = True
+                    barred_RV[row, ids] = False
+        gumbel_RV = torch.stack([self._noise(p) for p in places]) if self._noise else None
+        found = ops.masked_head(x_RD, head_VD, barred_RV=barred_RV, gumbel_RV=gumbel_RV, temperature=self._temperature)
+        return _guesses(found, None, "base")
+
+    @torch.inference_mode()
+    def _span_head(self, x_RD: Tensor, places: list[int]) -> tuple[Guess, ...]:
+        """The kept rows of the head only, a fifth of it. Any other token still comes from the base rows, which always
+        decide the left-most open place over the whole vocabulary."""
+        adapter, head_ND = self._model.adapter, self._model.span_head_ND
+        assert adapter is not None
+        assert head_ND is not None
+        gumbel_RN = None
+        if self._noise:
+            noises = (self._noise(p) for p in places)
+            gumbel_RN = torch.stack([n if adapter.kept_N is None else n[adapter.kept_N] for n in noises])
+        found = ops.masked_head(x_RD, head_ND, gumbel_RV=gumbel_RN, temperature=self._temperature)
+        return _guesses(found, adapter.kept_N, "span")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The layout of one forward: fresh tokens, drafts, then one copy of the window for every anchor."""
+
+    fresh: int
+    drafts: int
+    window: int
+    anchors: tuple[int, ...]  # numbers of drafts behind which a window stands
+
+    @property
+    def chain(self) -> int:
+        return self.fresh + self.drafts
+
+    @property
+    def span_rows(self) -> int:
+        return self.window * len(self.anchors)
+
+    def positions(self, start: int) -> list[int]:
+        """Rotary positions, the cached context ending before `start`."""
+        chain = range(start, start + self.chain)
+        windows = (start + self.fresh + anchor + w for anchor in self.anchors for w in range(self.window))
+        return [*chain, *windows]
+
+    def seen(self) -> Tensor:
+        """Which new row (second index) each new row may look at, bool [R, R]."""
+        total = self.chain + self.span_rows
+        seen_RR = torch.ones(total, total, dtype=torch.bool).tril()
+        for i, anchor in enumerate(self.anchors):
+            first = self.chain + i * self.window
+            seen_RR[first : first + self.window] = False
+            seen_RR[first : first + self.window, : self.fresh + anchor] = True
+            seen_RR[first : first + self.window, first : first + self.window] = True
+        return seen_RR
+
+
+def _guesses(found: ops.HeadRows, kept_N: Tensor | None, origin: Origin) -> tuple[Guess, ...]:
+    token_R = found.token_R if kept_N is None else kept_N[found.token_R]
+    columns = (token_R, found.probability_R, found.margin_R, found.entropy_R)
+    return tuple(Guess(t, p, m, e, origin) for t, p, m, e in zip(*(c.tolist() for c in columns), strict=True))
+
+
+def _model_folder(name: str | None, report: hub.Report | None) -> Path:
+    if name is None or name == DEFAULT_MODEL:
+        return folder_of(hub.pull(report=report))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.suffix == ".gguf" and path.is_file():
+        return folder_of(path)
+    raise ModelUnavailable(
+        f"there is no model {name!r}: give {DEFAULT_MODEL}, a .gguf file, or a folder with config.json and .safetensors"
+    )
+
+
+def _adapter_folder(name: str | None, adapter: str | None) -> Path | None:
+    if adapter == "none":
+        return None
+    if adapter is not None:
+        return Path(adapter).expanduser()
+    return ADAPTERS / DEFAULT_MODEL if name is None or name == DEFAULT_MODEL else None
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelUnavailable(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): try cpu"
+        ) from error
+    return device
+
+
+def _dtype(name: str | None) -> torch.dtype:
+    if name is not None and name not in DTYPES:
+        raise BadOption(f"there is no dtype {name!r}: choose {' or '.join(DTYPES)}")
+    return DTYPES[name or "bfloat16"]

@@ -1,0 +1,222 @@
+"""The Python API: fill the holes of a text.
+
+infiller = Infiller.from_pretrained()
+fill = infiller.fill("def area(r):\\n    return ???\\n", marker="???")
+print(fill.text)
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffcode import hub
+from diffcode.canvas import Block, Hole, apply_edits, check_holes, find_marker, line_end_of, make_block
+from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.denoise import Denoised, Drafts, Frame, Problem, denoise
+from diffcode.engine import Model
+from diffcode.errors import BadOption
+from diffcode.policies import Guess
+from diffcode.stops import StopRule
+
+
+@dataclass(frozen=True, slots=True)
+class SpanFill:
+    """What was put into one hole."""
+
+    start: int  # the hole: character offsets into the original text
+    end: int
+    text: str  # what stands there now, with the document's line ends
+    tokens: tuple[int, ...]  # ids in order; the last one is the one that ended the fill and may be cut from `text`
+    confidence: tuple[float, ...]  # the model's probability of each, 0 to 1
+    steps: int
+    forwards: int
+    seconds: float
+    context_seconds: float  # reading the context, part of `seconds`
+    finished: str  # "eos", "stop", "line", "suffix" or "budget"
+    drafts: Drafts
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A filled text."""
+
+    text: str
+    spans: tuple[SpanFill, ...]  # in order of place
+    forwards: int  # over all holes and rounds
+    tokens: int
+    seconds: float
+
+
+class Infiller:
+    """A model that fills holes. Make one, keep it: loading takes a second, the weights about 1.3 GB."""
+
+    def __init__(self, model: Model, window: WindowOptions | None = None):
+        self.model = model
+        self.window = window or WindowOptions()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | None = None,
+        *,
+        adapter: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        window: WindowOptions | None = None,
+        report: hub.Report | None = None,
+    ) -> "Infiller":
+        """Load the default model (pulling its weights if need be), a `.gguf` file, or a Hugging Face folder.
+
+        `adapter`: a folder, "none", or None for the shipped one. `device`: a torch device, None for CUDA where there
+        is one. `dtype`: "bfloat16" (default) or "float32". `report` is called with the progress of a download.
+        Raises ModelUnavailable, BadOption.
+        """
+        return cls(Model.load(model, adapter, device, dtype, report), window)
+
+    def fill(
+        self,
+        text: str,
+        holes: Sequence[tuple[int, int]] | None = None,
+        *,
+        marker: str | None = None,
+        policy: str = "verified",
+        threshold: float | None = None,
+        max_tokens: int = 256,
+        max_steps: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        on_step: Callable[[Frame], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Fill:
+        """Replace each hole of `text` by code that fits what stands on both sides of it.
+
+        `holes` are character offsets (start, end) into `text`, start == end inserts; or every `marker` is a hole.
+        Several holes see each other: after a first pass each is looked at again in the light of the others.
+        `max_tokens` and `max_steps` count for one hole; `stop` ends a fill before any of these strings.
+        `on_step` gets a Frame after every denoising step, `cancelled` is asked before each.
+        The same arguments give the same bytes. Raises NothingToFill, BadHoles, BadOption, Cancelled.
+        """
+        options = DenoiseOptions(policy, threshold, max_tokens, max_steps, temperature, seed)
+        return self.fill_with(text, holes, options, marker=marker, stop=stop, on_step=on_step, cancelled=cancelled)
+
+    def fill_with(
+        self,
+        text: str,
+        holes: Sequence[tuple[int, int]] | None,
+        options: DenoiseOptions,
+        *,
+        marker: str | None = None,
+        stop: str | Sequence[str] | None = None,
+        on_step: Callable[[Frame], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Fill:
+        """`fill` with every setting of the denoising loop."""
+        _check_text(text)
+        if self.model.adapter is None and options.policy not in ("verified", "leftmost"):
+            raise BadOption(f"policy {options.policy} needs a span adapter: load one, or take verified or leftmost")
+        places = check_holes(text, [(h.start, h.end) for h in find_marker(text, marker)] if marker else holes or ())
+        stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        if any(not s for s in stops):
+            raise BadOption("a stop string is empty: leave it out or write what should end the fill")
+        return _Filling(self, text, places, options, stops, on_step, cancelled).run()
+
+    def fill_many(self, texts: Iterable[str], holes: Iterable[Any] | None = None, **options: Any) -> list[Fill]:
+        """`fill` for each of several texts; `holes`, if given, has one list for each text."""
+        if holes is None:
+            return [self.fill(text, **options) for text in texts]
+        return [self.fill(text, h, **options) for text, h in zip(texts, holes, strict=True)]
+
+
+class _Filling:
+    """One call of `fill`: rounds over the holes."""
+
+    def __init__(
+        self,
+        infiller: Infiller,
+        text: str,
+        holes: tuple[Hole, ...],
+        options: DenoiseOptions,
+        stops: tuple[str, ...],
+        on_step: Callable[[Frame], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ):
+        self.model, self.window = infiller.model, infiller.window
+        self.text, self.holes, self.options, self.stops = text, holes, options, stops
+        self.on_step, self.cancelled = on_step, cancelled
+        self.line_end = line_end_of(text)
+        self.fills = [""] * len(holes)
+        self.blocks: list[Block | None] = [None] * len(holes)
+        self.found: list[list[Denoised]] = [[] for _ in holes]
+
+    def run(self) -> Fill:
+        began = time.perf_counter()
+        for round_ in range(2 if len(self.holes) > 1 else 1):
+            for index in range(len(self.holes)):
+                self._fill_hole(index, round_)
+        spans = tuple(self._span(i) for i in range(len(self.holes)))
+        return Fill(
+            text=apply_edits(self.text, self.holes, self.fills),
+            spans=spans,
+            forwards=sum(s.forwards for s in spans),
+            tokens=sum(len(s.tokens) for s in spans),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _fill_hole(self, index: int, round_: int) -> None:
+        block = make_block(self.text, self.holes, self.fills, index, self.model.tokens, self.window)
+        if block == self.blocks[index]:
+            return  # nothing that this hole can see has changed since it was filled
+        self.blocks[index] = block
+        done = self._denoise(block, index, round_, self._draft(index))
+        self.found[index].append(done)
+        self.fills[index] = done.text.replace("\n", self.line_end)
+
+    def _draft(self, index: int) -> tuple[Guess, ...]:
+        """The hole's tokens of the round before, to start from; the last one only ended the fill."""
+        if not self.found[index]:
+            return ()
+        last = self.found[index][-1]
+        return tuple(Guess(t, p, origin="given") for t, p in zip(last.tokens, last.confidence, strict=True))
+
+    def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
+        model, options = self.model, self.options
+        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line)
+        noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
+        session = model.session(noise, options.temperature)
+        problem = Problem(block.context, block.heal, stop, draft)
+        loop = denoise(session, problem, options, model.tokens, model.adapter is not None, self.cancelled)
+        while True:
+            try:
+                run = next(loop)
+            except StopIteration as end:
+                done: Denoised = end.value
+                return done
+            if self.on_step is not None:
+                self.on_step(Frame(index, round_, run.steps, run.places(), run.text))
+
+    def _span(self, index: int) -> SpanFill:
+        hole, last, all_ = self.holes[index], self.found[index][-1], self.found[index]
+        return SpanFill(
+            start=hole.start,
+            end=hole.end,
+            text=self.fills[index],
+            tokens=last.tokens,
+            confidence=last.confidence,
+            steps=sum(d.steps for d in all_),
+            forwards=sum(d.forwards for d in all_),
+            seconds=sum(d.seconds for d in all_),
+            context_seconds=sum(d.context_seconds for d in all_),
+            finished=last.finished,
+            drafts=sum((d.drafts for d in all_), Drafts()),
+        )
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadOption(
+            f"the text has half a character (a lone surrogate) at offset {error.start}: repair it"
+        ) from error

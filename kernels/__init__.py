@@ -1,0 +1,1 @@
+"""Ops of a denoising step: plain-torch specifications, and later their faster machines."""
