@@ -7,22 +7,13 @@ touched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from diffcode.config import WindowOptions
-from diffcode.errors import BadHoles, NothingToFill
-from diffcode.tokens import Tokens
+from diffcode.holes import Hole, apply_edits
+from diffcode.tokens import FimIds, Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
 HEAL_BYTES = 32  # a longer last piece (a run of spaces, a banner of dashes) is re-opened by one token only
-
-
-@dataclass(frozen=True, slots=True)
-class Hole:
-    """What stands between characters `start` and `end` of the text is to be replaced; `start == end` inserts."""
-
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +25,6 @@ class Block:
     suffix: str  # what follows, line ends as "\n"
     one_line: bool  # the hole lies within a line, or is one
     inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
-
-
-def find_marker(text: str, marker: str) -> tuple[Hole, ...]:
-    """Every place of `marker` in `text`, left to right. Raises NothingToFill."""
-    holes, at = [], text.find(marker) if marker else -1
-    while at >= 0:
-        holes.append(Hole(at, at + len(marker)))
-        at = text.find(marker, at + len(marker))
-    if not holes:
-        raise NothingToFill(f"there is no hole: write {marker or '???'} where code is missing, or name a place")
-    return tuple(holes)
-
-
-def check_holes(text: str, holes: Sequence[tuple[int, int]]) -> tuple[Hole, ...]:
-    """Holes in order. Raises NothingToFill for none, BadHoles for one outside the text or overlapping another."""
-    ordered = sorted((Hole(*h) for h in holes), key=lambda hole: (hole.start, hole.end))
-    if not ordered:
-        raise NothingToFill("there is no hole: give holes=[(start, end)] or a marker that the text contains")
-    for hole in ordered:
-        if not 0 <= hole.start <= hole.end <= len(text):
-            raise BadHoles(f"hole {hole.start}:{hole.end} lies outside the text: offsets go from 0 to {len(text)}")
-        if text[hole.start - 1 : hole.start + 1] == "\r\n" or text[hole.end - 1 : hole.end + 1] == "\r\n":
-            raise BadHoles(f"hole {hole.start}:{hole.end} cuts a \\r\\n in two: move it by one character")
-    for left, right in pairwise(ordered):
-        if right.start < left.end or left == right:
-            raise BadHoles(f"holes {left.start}:{left.end} and {right.start}:{right.end} overlap: join them into one")
-    return tuple(ordered)
-
-
-def apply_edits(text: str, holes: Sequence[Hole], fills: Sequence[str]) -> str:
-    """The text with each hole replaced by its fill; every character outside the holes comes back as it was."""
-    parts, at = [], 0
-    for hole, fill in zip(holes, fills, strict=True):
-        parts += [text[at : hole.start], fill]
-        at = hole.end
-    return "".join([*parts, text[at:]])
 
 
 def line_end_of(text: str) -> str:
@@ -99,15 +54,20 @@ def make_block(
     share = int(room * window.prefix_share)
     kept_suffix = _first_lines(suffix_ids, max(room - share, room - len(prefix_ids)), tokens)
     kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), tokens)
-    fim = tokens.fim
+    plain = window.plain_without_suffix and kept_prefix and not after.strip()
     inserts_line, one_line = _extent(text, hole)
     return Block(
-        context=(fim.prefix, fim.suffix, *kept_suffix, fim.middle, *kept_prefix),
+        context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
         heal=heal,
         suffix=after,
         one_line=one_line,
         inserts_line=inserts_line,
     )
+
+
+def _canvas(suffix: list[int], prefix: list[int], fim: FimIds) -> tuple[int, ...]:
+    """Suffix first: the prefix runs straight into the span, and typing only appends (DESIGN 2.1)."""
+    return (fim.prefix, fim.suffix, *suffix, fim.middle, *prefix)
 
 
 def _extent(text: str, hole: Hole) -> tuple[bool, bool]:

@@ -24,6 +24,7 @@ class WindowOptions:
     budget: int = 1024
     # Code is mostly explained by what stands above it; what one side leaves unused the other gets.
     prefix_share: float = 0.75
+    plain_without_suffix: bool = False  # where nothing follows the hole, show the plain text, without control tokens
 
     def __post_init__(self) -> None:
         _check(self.budget >= 16, f"a context of {self.budget} tokens is too small: take 16 or more")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffcode import hub
-from diffcode.canvas import Block, Hole, apply_edits, check_holes, find_marker, line_end_of, make_block
+from diffcode.canvas import Block, line_end_of, make_block
 from diffcode.config import DenoiseOptions, WindowOptions
 from diffcode.denoise import Denoised, Drafts, Frame, Problem, denoise
 from diffcode.engine import Model
 from diffcode.errors import BadOption
+from diffcode.holes import Hole, apply_edits, check_holes, find_marker
 from diffcode.policies import Guess
 from diffcode.stops import StopRule
 
@@ -194,7 +195,7 @@ class _Filling:
                 done: Denoised = end.value
                 return done
             if self.on_step is not None:
-                self.on_step(Frame(index, round_, run.steps, run.places(), run.text))
+                self.on_step(Frame(index, round_, run.steps, run.places(), run.cut.text if run.cut else run.text))
 
     def _span(self, index: int) -> SpanFill:
         hole, last, all_ = self.holes[index], self.found[index][-1], self.found[index]

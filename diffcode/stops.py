@@ -7,7 +7,9 @@ write the rest of his line, or go on with his next lines.
 from dataclasses import dataclass
 
 OPENERS, CLOSERS = "([{", ")]}"
-REPEATED_CHARACTERS = 12  # one whole repeated line of this much ink is no accident while the model is still writing
+# Visible characters that make a repetition no accident: at the end of a line, within it, of whole lines while the model
+# is still writing.
+LITTLE_INK, SOME_INK, MUCH_INK = 1, 3, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +55,37 @@ class StopRule:
         """Offset from which `text` repeats the suffix, None if it does not. Greedier once the text is `done`."""
         rest = "" if self.inserts_line else self.suffix.split("\n", 1)[0].rstrip()
         if rest.strip():
-            at = repeated_rest(text, rest)
+            at = repeated_rest(text, rest, LITTLE_INK if done else SOME_INK)
             if at is not None or self.one_line:
                 return at
         if not done and not text.endswith("\n"):
             return None
         certain = done and not self.inserts_line  # a line that equals the next one may be meant, a long one hardly
-        return repeated_lines(text, self.suffix, 1 if certain else REPEATED_CHARACTERS)
+        return repeated_lines(text, self.suffix, 1 if certain else MUCH_INK)
 
 
-def repeated_rest(text: str, rest: str) -> int | None:
+def repeated_rest(text: str, rest: str, ink: int) -> int | None:
     """Where a text inside a line begins to repeat the `rest` of that line, None if it does not.
 
-    Two signs: a bracket is closed that the text did not open and that the rest closes too; or the text ends with the
-    rest, word for word.
+    Two signs: the text closes a bracket that it did not open, in the same way as the rest begins; or the text ends
+    with the whole rest, which has at least `ink` letters and digits.
     """
     closer = unmatched_closer(text)
-    if closer is not None and rest.lstrip().startswith(text[closer]):
-        return len(text[:closer].rstrip()) if rest[0].isspace() else closer
-    words = sum(char.isalnum() for char in rest)
-    if words >= 3 and text.rstrip().endswith(rest.strip()):
-        return len(text.rstrip()) - len(rest.strip())
-    return None
+    if closer is not None:
+        found = _overlap(text[: closer + 1], rest)
+    elif sum(char.isalnum() for char in rest) >= ink and text.rstrip().endswith(rest.strip()):
+        found = len(text.rstrip()) - len(rest.strip())
+    else:
+        return None
+    if found is not None and rest[0].isspace():
+        return len(text[:found].rstrip())
+    return found
+
+
+def _overlap(text: str, rest: str) -> int | None:
+    """Offset of the longest end of `text` that `rest` begins with, white space at its start aside."""
+    rest = rest.lstrip()
+    return next((i for i in range(len(text)) if rest.startswith(text[i:])), None)
 
 
 def unmatched_closer(text: str) -> int | None:

@@ -1,0 +1,78 @@
+# Everything one does with a checkout. GNU make, Python >= 3.11 with venv; the rest is fetched into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Without an NVIDIA GPU torch is pinned, so that pip takes a build that brings no CUDA.
+CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo -c constraints/cpu.txt)
+
+# A stamp is newer than what it was made from, or the step behind it runs again.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+MADE_FROM := pyproject.toml $(wildcard constraints/*.txt)
+
+# The current folder stays off sys.path: kernels/, evals/ and lsp/ there would shadow packages of those names.
+export PYTHONSAFEPATH := 1
+
+EXAMPLE ?= examples/access_log.py
+EVALS ?= ../shared/evals
+RUNS ?= runs
+MEASURE = $(BIN)/python -m diffcode.evals.infilling --shuffle-seed 0 --markdown
+
+.PHONY: help demo test check tree table clean
+
+help:  ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf 'make %-7s %s\n' "$$name" "$$text"; done
+
+demo: $(INSTALLED)  ## Install, fetch the model once (491 MB), and fill a hole
+	$(BIN)/diffcode pull
+	$(BIN)/diffcode fill $(EXAMPLE) --diff
+
+# The weights are pulled beforehand, with a progress bar; the tests themselves never ask a model hub.
+test: $(INSTALLED_DEV)  ## Run every test
+	HF_HUB_OFFLINE=1 $(BIN)/diffcode pull
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+check: $(INSTALLED_DEV) tree  ## Lint, check the format, the types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	cd .tree && ../$(BIN)/lint-imports --config ../pyproject.toml
+
+# What static tools need to see diffcode/ and the folders installed below it as one package.
+tree:
+	@rm -rf .tree && mkdir -p .tree/diffcode
+	@for entry in diffcode/*; do ln -s "../../$$entry" .tree/diffcode/; done
+	@for folder in kernels evals lsp training; do \
+	  if [ -e "$$folder/__init__.py" ]; then ln -s "../../$$folder" .tree/diffcode/; fi; \
+	done
+
+table: $(INSTALLED)  ## Measure the README's table (EVALS=folder of the HumanEval-Infilling files); keep the machine idle meanwhile
+	$(BIN)/diffcode pull
+	$(MEASURE) $(EVALS)/HumanEval-SingleLineInfilling.jsonl.gz --limit 256 --newline-stop \
+	  --policies leftmost,verified,threshold --out $(RUNS)/single-line.jsonl
+	$(MEASURE) $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz --no-newline-stop \
+	  --policies leftmost,verified --out $(RUNS)/random-span-light.jsonl
+
+clean:  ## Remove the environment and all that was built, but not the model
+	rm -rf $(VENV) .tree build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find diffcode kernels evals lsp training tests -name __pycache__ -prune -exec rm -rf {} +
+
+# pip is the last thing that venv makes: without it the environment is only half there.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("diffcode needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): $(MADE_FROM) | $(BIN)/pip
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --editable . $(CONSTRAINTS)
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) install --group dev $(CONSTRAINTS)
+	@touch $@

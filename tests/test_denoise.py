@@ -1,0 +1,200 @@
+"""The denoising loop over a model of our own making, whose left-to-right answer is known.
+
+Property: whatever the drafts are worth, `verified` gives left-to-right's tokens, and every policy ends.
+"""
+
+import random
+import typing
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcode.config import DenoiseOptions
+from diffcode.denoise import Denoised, Problem, denoise
+from diffcode.errors import Cancelled
+from diffcode.policies import POLICIES, Guess
+from diffcode.stops import StopRule
+
+END = 256
+
+
+class ByteTokens:
+    """A vocabulary of the 256 bytes, a few pairs of them, and an end token."""
+
+    pairs: typing.ClassVar = {257: b"ab", 258: b"bc", 259: b"  ", 260: b"aa"}
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+    def bytes_of(self, token: int) -> bytes:
+        return self.pairs.get(token, b"" if token == END else bytes([token % 256]))
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join(map(self.bytes_of, ids))
+
+    def compatible(self, start: bytes) -> list[int]:
+        table = {i: self.bytes_of(i) for i in [*range(256), *self.pairs]}
+        return [i for i, b in table.items() if b.startswith(start) or start.startswith(b)]
+
+
+class FakeSession:
+    """A model that continues its context by a hash of it, with span rows that are right with probability `skill`.
+
+    It keeps the books of a real session: what is in the context, what the last forward added, what may be kept.
+    """
+
+    def __init__(self, seed: int, skill: float, alphabet: Sequence[int]):
+        self.seed, self.skill, self.alphabet = seed, skill, alphabet
+        self.rng = random.Random(seed)
+        self.context: list[int] = []
+        self.sent: list[int] = []
+        self.rows = 0
+
+    def next_token(self, context: Sequence[int], allowed: Sequence[int] | None = None) -> int:
+        choices = sorted(allowed) if allowed is not None else self.alphabet
+        return random.Random(repr((self.seed, tuple(context[-3:]), len(context) % 7))).choice(choices)
+
+    def step(self, fresh, drafts, window, anchors, first_place, allowed):
+        assert fresh, "a forward without a fresh token has nothing to predict from"
+        assert len(allowed) == len(drafts) + 1
+        self.sent = [*fresh, *drafts]
+        base = []
+        for i in range(len(drafts) + 1):
+            seen = [*self.context, *fresh, *drafts[:i]]
+            token = self.next_token(seen, allowed[i])
+            base.append(Guess(token, self.rng.random(), self.rng.random(), self.rng.random()))
+        spans = [()] * (len(drafts) + 1)
+        for anchor in anchors:
+            spans[anchor] = self.span_guesses([*self.context, *fresh, *drafts[:anchor]], window)
+        self.rows += 1
+        return tuple(base), tuple(spans)
+
+    def span_guesses(self, seen: list[int], window: Sequence[int | None]) -> tuple[Guess, ...]:
+        guesses = []
+        for place in [*window]:
+            seen = [*seen, place if place is not None else self.next_token(seen)]
+            token = self.next_token(seen) if self.rng.random() < self.skill else self.rng.choice(self.alphabet)
+            guesses.append(Guess(token, self.rng.random(), self.rng.random(), self.rng.random(), "span"))
+        return tuple(guesses)
+
+    def keep(self, rows: int) -> None:
+        assert 0 < rows <= len(self.sent)
+        self.context += self.sent[:rows]
+        self.sent = []
+
+
+def run(options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None) -> Denoised:
+    alphabet = [*range(97, 103), 10, 257, 258, END]
+    session = FakeSession(seed, skill, alphabet)
+    problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft))
+    loop = denoise(session, problem, options, ByteTokens())  # type: ignore[arg-type]
+    while True:
+        try:
+            next(loop)
+        except StopIteration as end:
+            return end.value
+
+
+skills = st.sampled_from([0.0, 0.5, 0.9, 1.0])
+heals = st.sampled_from([b"", b"a", b"ab", b"abc", b"    ", b"aab"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    skill=skills,
+    heal=heals,
+    max_anchors=st.integers(1, 9),
+    max_drafts=st.integers(0, 8),
+    bound=st.sampled_from([0.0, 0.5, 1.1]),
+    warm=st.lists(st.integers(97, 102), max_size=20),
+)
+def test_verified_gives_left_to_rights_tokens(seed, skill, heal, max_anchors, max_drafts, bound, warm):
+    left = run(DenoiseOptions("leftmost", max_tokens=40), seed, skill, heal)
+    options = DenoiseOptions("verified", threshold=bound, max_tokens=40, max_anchors=max_anchors, max_drafts=max_drafts)
+    draft = [Guess(t, 1.0, origin="given") for t in warm]
+    found = run(options, seed, skill, heal, draft)
+    assert found.tokens == left.tokens
+    assert (found.text, found.finished) == (left.text, left.finished)
+    assert found.forwards <= left.forwards
+    assert left.forwards == len(left.tokens), "left-to-right decoding is one token a forward"
+
+
+@settings(max_examples=200, deadline=None)
+@given(policy=st.sampled_from(sorted(POLICIES)), seed=st.integers(0, 10_000), skill=skills, heal=heals)
+def test_every_policy_ends_and_heals(policy, seed, skill, heal):
+    found = run(DenoiseOptions(policy, max_tokens=30), seed, skill, heal)
+    assert len(found.tokens) <= 30
+    assert len(found.tokens) == len(found.confidence)
+    assert found.forwards == found.steps <= len(found.tokens)
+    spelt = ByteTokens().decode_bytes(found.tokens)
+    assert spelt.startswith(heal) or heal.startswith(spelt), "the span begins with the re-opened end of the prefix"
+    assert END not in found.tokens[:-1], "nothing stands behind the end"
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=st.sampled_from(sorted(POLICIES)), seed=st.integers(0, 10_000), warm=st.lists(st.integers(97, 102)))
+def test_a_warm_start_is_only_a_draft(policy, seed, warm):
+    draft = [Guess(t, 1.0, origin="given") for t in warm]
+    found = run(DenoiseOptions(policy, max_tokens=30), seed, 1.0, draft=draft)
+    assert 1 <= len(found.tokens) <= 30
+
+
+def test_a_right_warm_start_is_confirmed_by_one_forward():
+    cold = run(DenoiseOptions("leftmost", max_tokens=12), 5, 1.0)
+    draft = [Guess(t, 1.0, origin="given") for t in cold.tokens]
+    warm = run(DenoiseOptions("verified", max_tokens=12), 5, 1.0, draft=draft)
+    assert warm.tokens == cold.tokens
+    assert warm.forwards == 1
+
+
+def test_perfect_drafts_save_forwards():
+    tokens, forwards = 0, 0
+    for seed in range(40):
+        found = run(DenoiseOptions("verified", max_tokens=40), seed, 1.0)
+        tokens, forwards = tokens + len(found.tokens), forwards + found.forwards
+    assert tokens / forwards > 2.5, "four right drafts a forward must show"
+
+
+def test_islands_are_committed_before_the_places_left_of_them():
+    seen = []
+    alphabet = [97, 98, 99]
+    session = FakeSession(3, 1.0, alphabet)
+    problem = Problem((1, 2, 3), b"", StopRule(""))
+    loop = denoise(session, problem, DenoiseOptions("threshold", 0.6, max_tokens=40), ByteTokens())  # type: ignore[arg-type]
+    for state in loop:
+        seen.append([place.state for place in state.places()])
+    assert any("mask" in s and "committed" in s[s.index("mask") :] for s in seen)
+
+
+def test_cancelled_between_steps():
+    asked = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    session = FakeSession(1, 0.5, [97, 98])
+    loop = denoise(
+        session, Problem((1, 2), b"", StopRule("")), DenoiseOptions("leftmost"), ByteTokens(), True, cancelled
+    )  # type: ignore[arg-type]
+    with pytest.raises(Cancelled):
+        list(loop)
+    assert session.rows == 2
+
+
+def test_budget_and_steps_end_a_fill():
+    by_tokens = run(DenoiseOptions("leftmost", max_tokens=3), 2, 1.0, stop=StopRule(""))
+    assert len(by_tokens.tokens) <= 3
+    by_steps = run(DenoiseOptions("verified", max_tokens=40, max_steps=2), 11, 1.0)
+    assert by_steps.steps <= 2
+
+
+def test_stop_string_is_not_part_of_the_text():
+    for seed in range(30):
+        found = run(DenoiseOptions("verified", max_tokens=40), seed, 0.5, stop=StopRule("", stops=("\n",)))
+        assert "\n" not in found.text
+        if found.finished == "stop":
+            assert ByteTokens().bytes_of(found.tokens[-1]) == b"\n"
