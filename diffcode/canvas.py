@@ -13,6 +13,7 @@ from diffcode.holes import Hole, apply_edits
 from diffcode.tokens import FimIds, Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
+WIDEST_LINE = 4096  # characters of a line that the rules for its end look at
 HEAL_BYTES = 32  # a longer last piece (a run of spaces, a banner of dashes) is re-opened by one token only
 
 
@@ -22,6 +23,7 @@ class Block:
 
     context: tuple[int, ...]  # ids of the context rows, control tokens included
     heal: bytes  # the re-opened end of the prefix: the span must begin with it
+    head: str  # what stands left of the hole on its line
     suffix: str  # what follows, line ends as "\n"
     one_line: bool  # the hole lies within a line, or is one
     inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
@@ -47,7 +49,12 @@ def make_block(
     reach = window.budget * CHARACTERS_A_TOKEN
     before = apply_edits(text[: hole.start], holes[:index], fills[:index]).removeprefix("\ufeff")
     shifted = [Hole(h.start - hole.end, h.end - hole.end) for h in holes[index + 1 :]]
-    after = normalise(apply_edits(text[hole.end :], shifted, fills[index + 1 :])[:reach])
+    behind = apply_edits(text[hole.end :], shifted, fills[index + 1 :])
+    if hole.end == 0:
+        behind = behind.removeprefix("\ufeff")
+    after = normalise(behind[:reach])
+    if len(behind) > reach and "\n" in after:
+        after = after[: after.rfind("\n") + 1]
     prefix_ids, heal = _prefix_ids(_last_lines(before, reach), tokens)
     suffix_ids = tokens.encode(after)
     room = window.budget - 3
@@ -59,6 +66,7 @@ def make_block(
     return Block(
         context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
         heal=heal,
+        head=normalise(before)[-WIDEST_LINE:].rpartition("\n")[2],
         suffix=after,
         one_line=one_line,
         inserts_line=inserts_line,
@@ -73,10 +81,11 @@ def _canvas(suffix: list[int], prefix: list[int], fim: FimIds) -> tuple[int, ...
 def _extent(text: str, hole: Hole) -> tuple[bool, bool]:
     """(inserts a line, stays within one line), from what stands round the hole on its line."""
     line_start = max(text.rfind("\n", 0, hole.start), text.rfind("\r", 0, hole.start)) + 1
-    inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:4096])
+    inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:WIDEST_LINE])
     followed = bool(after.split("\n", 1)[0].strip())
-    inserts_line = followed and not inside and hole.start == line_start
-    return inserts_line, followed or (bool(inside) and "\n" not in inside)
+    at_start = hole.start == line_start or text[: hole.start] == "\ufeff"
+    inserts_line = followed and (inside.endswith("\n") or (not inside and at_start))
+    return inserts_line, "\n" not in inside and (followed or bool(inside))
 
 
 def _last_lines(text: str, reach: int) -> str:

@@ -183,7 +183,7 @@ class _Filling:
 
     def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
         model, options = self.model, self.options
-        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line)
+        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line, block.head)
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
         session = model.session(noise, options.temperature)
         problem = Problem(block.context, block.heal, stop, draft)

@@ -4,6 +4,7 @@ The cut at the suffix is a safety net for models that do not know where a hole e
 write the rest of his line, or go on with his next lines.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 OPENERS, CLOSERS = "([{", ")]}"
@@ -28,14 +29,15 @@ class StopRule:
     stops: tuple[str, ...] = ()
     one_line: bool = False
     inserts_line: bool = False
+    head: str = ""  # what stands left of the hole on its line
 
     def check(self, text: str) -> Cut | None:
         """The cut, if `text` (the span so far) has reached one. Looked at after every single token."""
-        ends = [(text.find(stop), "stop") for stop in self.stops if stop in text]
+        ends = [(text.find(stop) + len(stop), text.find(stop), "stop") for stop in self.stops if stop in text]
         if self.one_line and "\n" in text:
-            ends.append((text.find("\n") + self.inserts_line, "line"))
+            ends.append((text.find("\n") + 1, text.find("\n") + self.inserts_line, "line"))
         if ends:
-            at, reason = min(ends)
+            _, at, reason = min(ends)  # the one met first
             return self._trimmed(text[:at], reason)
         repeat = self._repeats_from(text, done=False)
         return None if repeat is None else Cut(text[:repeat], "suffix")
@@ -48,38 +50,38 @@ class StopRule:
         at = self._repeats_from(text, done=True)
         if at is not None:
             return Cut(text[:at], reason)
-        unfinished = self.inserts_line and reason == "eos" and text and not text.endswith("\n")
+        asked_for = reason == "stop" and any("\n" in stop for stop in self.stops)  # then the caller adds it
+        unfinished = self.inserts_line and text and not text.endswith("\n") and not asked_for
         return Cut(text + "\n" if unfinished else text, reason)
 
     def _repeats_from(self, text: str, done: bool) -> int | None:
         """Offset from which `text` repeats the suffix, None if it does not. Greedier once the text is `done`."""
         rest = "" if self.inserts_line else self.suffix.split("\n", 1)[0].rstrip()
         if rest.strip():
-            at = repeated_rest(text, rest, LITTLE_INK if done else SOME_INK)
+            at = self._repeats_rest(text, rest, done)
             if at is not None or self.one_line:
                 return at
         if not done and not text.endswith("\n"):
             return None
         certain = done and not self.inserts_line  # a line that equals the next one may be meant, a long one hardly
-        return repeated_lines(text, self.suffix, 1 if certain else MUCH_INK)
+        at = repeated_lines(self.head + text, self.suffix, 1 if certain else MUCH_INK)
+        return None if at is None else max(0, at - len(self.head))
 
+    def _repeats_rest(self, text: str, rest: str, done: bool) -> int | None:
+        """Where a text inside a line begins to repeat the `rest` of that line, None if it does not.
 
-def repeated_rest(text: str, rest: str, ink: int) -> int | None:
-    """Where a text inside a line begins to repeat the `rest` of that line, None if it does not.
-
-    Two signs: the text closes a bracket that it did not open, in the same way as the rest begins; or the text ends
-    with the whole rest, which has at least `ink` letters and digits.
-    """
-    closer = unmatched_closer(text)
-    if closer is not None:
-        found = _overlap(text[: closer + 1], rest)
-    elif sum(char.isalnum() for char in rest) >= ink and text.rstrip().endswith(rest.strip()):
-        found = len(text.rstrip()) - len(rest.strip())
-    else:
-        return None
-    if found is not None and rest[0].isspace():
-        return len(text[:found].rstrip())
-    return found
+        Two signs: the text closes a bracket that is for the rest to close, in the same way as the rest begins; or it
+        ends with the whole rest, and that has letters or digits.
+        """
+        text_to_close = max(0, len(brackets(self.head)[0]) - len(brackets(rest)[1]))
+        closers = brackets(text)[1][text_to_close:] if done or not in_string(text) else []
+        found = _overlap(text[: closers[0] + 1], rest) if closers else None
+        ink = sum(char.isalnum() for char in rest)
+        if found is None and ink >= (LITTLE_INK if done else SOME_INK) and text.rstrip().endswith(rest.strip()):
+            found = len(text.rstrip()) - len(rest.strip())
+        if found is not None and rest[0].isspace():
+            return len(text[:found].rstrip())
+        return found
 
 
 def _overlap(text: str, rest: str) -> int | None:
@@ -88,21 +90,52 @@ def _overlap(text: str, rest: str) -> int | None:
     return next((i for i in range(len(text)) if rest.startswith(text[i:])), None)
 
 
-def unmatched_closer(text: str) -> int | None:
-    """Offset of the first closing bracket that `text` did not open; brackets in its string literals do not count."""
-    depth, quote = 0, ""
+def brackets(text: str) -> tuple[list[int], list[int]]:
+    """Offsets of the brackets that `text` leaves open, and of those that it closes without having opened them.
+
+    Brackets in complete string literals do not count.
+    """
+    opened: list[int] = []
+    closed: list[int] = []
+    for i in _code_offsets(text):
+        if text[i] in OPENERS:
+            opened.append(i)
+        elif text[i] in CLOSERS and opened:
+            opened.pop()
+        elif text[i] in CLOSERS:
+            closed.append(i)
+    return opened, closed
+
+
+def in_string(text: str) -> bool:
+    """True if the last line of the text ends inside a string literal."""
+    last = text[text.rfind("\n") + 1 :]
+    quote = ""
+    for i, char in enumerate(last):
+        if quote and char == quote and not _escaped(last, i):
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+    return bool(quote)
+
+
+def _code_offsets(text: str) -> Iterator[int]:
+    """Offsets of the characters outside string literals; a quote without its partner on the line opens none."""
+    quote = ""
     for i, char in enumerate(text):
         if quote:
-            quote = "" if (char == quote and text[i - 1] != "\\") or char == "\n" else quote
+            if char == "\n" or (char == quote and not _escaped(text, i)):
+                quote = ""
         elif char in "\"'" and char in text[i + 1 :].split("\n", 1)[0]:
             quote = char
-        elif char in OPENERS:
-            depth += 1
-        elif char in CLOSERS:
-            if depth == 0:
-                return i
-            depth -= 1
-    return None
+        else:
+            yield i
+
+
+def _escaped(text: str, at: int) -> bool:
+    """True if an odd number of backslashes stands before `at`."""
+    before = text[:at]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
 def repeated_lines(text: str, suffix: str, ink: int) -> int | None:
@@ -119,5 +152,6 @@ def repeated_lines(text: str, suffix: str, ink: int) -> int | None:
     for first, (offset, _) in enumerate(mine):
         run = [line for _, line in mine[first:]]
         if run == theirs[: len(run)] and sum(len("".join(line.split())) for line in run) >= ink:
-            return offset
+            opens_line = suffix[:1].isspace() and not suffix.split("\n", 1)[0].strip()
+            return len(text[:offset].rstrip()) if opens_line else offset
     return None

@@ -174,6 +174,7 @@ def test_the_context_is_a_true_cutting_of_the_text(
     left, right = "".join(before * times), "".join(after * times)
     if left.endswith("\r") and right.startswith("\n"):
         left += "x"
+    right = right if left else right.lstrip("\ufeff")  # a byte-order mark is the first of all
     block = make_block(left + right, [Hole(len(left), len(left))], [""], 0, tokens, WindowOptions(budget, share))
     assert len(block.context) <= budget
     suffix, prefix = sides(block, tokens)
@@ -212,12 +213,12 @@ def test_what_one_side_leaves_unused_the_other_gets(tokens: Tokens, budget: int,
     block = make_block(line * (above + below), [Hole(at, at)], [""], 0, tokens, WindowOptions(budget, share))
     suffix, prefix = sides(block, tokens)
     room = budget - 3
-    if (above + below) * size <= room:
-        assert (len(prefix), len(suffix)) == (above * size, below * size)
-        return
-    assert len(prefix) + len(suffix) > room - 2 * size
-    assert len(prefix) == above * size or len(prefix) >= int(room * share) - size
-    assert len(suffix) == below * size or len(suffix) > room - int(room * share) - size
+
+    def taken(lines: int, limit: int) -> int:
+        return lines * size if lines * size <= limit else limit // size * size or limit
+
+    wanted_suffix = taken(below, max(room - int(room * share), room - above * size))
+    assert (len(prefix), len(suffix)) == (taken(above, room - wanted_suffix), wanted_suffix)
 
 
 def test_all_of_a_short_text_is_seen(tokens: Tokens):
@@ -226,9 +227,14 @@ def test_all_of_a_short_text_is_seen(tokens: Tokens):
     assert block.suffix == "\nprint(os.sep)\n"
 
 
+def test_the_prefix_starts_with_a_whole_line_though_its_tokens_are_long(tokens: Tokens):
+    block = block_of(("-" * 80 + "\n") * 200 + "x = <??>\n", tokens, window=WindowOptions(100))
+    assert shown(block, tokens)[0].startswith("-" * 80 + "\n")
+
+
 def test_an_empty_text_is_control_ids_only(tokens: Tokens):
     fim = tokens.fim
-    assert block_of("<??>", tokens) == Block((fim.prefix, fim.suffix, fim.middle), b"", "", False, False)
+    assert block_of("<??>", tokens) == Block((fim.prefix, fim.suffix, fim.middle), b"", "", "", False, False)
 
 
 def test_plain_text_is_shown_on_request_where_nothing_follows(tokens: Tokens):
@@ -369,23 +375,19 @@ def test_five_megabytes_are_quick(tokens: Tokens, line: str):
 # ---- found wanting; each of these is to be repaired in diffcode/canvas.py and then loses its mark
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a linewise hole (its last line end included) counts as one line")
 @pytest.mark.parametrize("text", ["<?a = 1\nb = 2\n?>c = 3\n", "a = 1\n<?b = 2\nf(x)\n?>c = 3\n", "<?f(a,\n  b?>)\n"])
 def test_a_hole_of_several_lines_may_become_several_lines(tokens: Tokens, text: str):
     assert not block_of(text, tokens).one_line
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: with a byte-order mark before it, column 0 of line 1 is not column 0")
 def test_an_insertion_behind_a_byte_order_mark_inserts_a_line(tokens: Tokens):
     assert block_of("\ufeff<??>import os\n", tokens).inserts_line
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a byte-order mark behind the hole is shown to the model")
 def test_no_byte_order_mark_is_shown(tokens: Tokens):
     assert shown(block_of("<??>\ufeffimport os\n", tokens), tokens) == ("", "import os\n")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the suffix is cut after 8 characters a token, in the middle of a line")
 def test_the_suffix_ends_with_a_whole_line_though_its_tokens_are_long(tokens: Tokens):
     block = block_of("x = <??>\n" + ("-" * 80 + "\n") * 200, tokens, window=WindowOptions(100))
     assert shown(block, tokens)[1].endswith("\n")

@@ -103,6 +103,8 @@ def test_the_vocabulary_of_a_gguf_file_equals_the_published_form(tmp_path: Path)
         assert ours.encode(text) == theirs.encode(text).ids
     opened = Tokenizer.from_file(str(folder_of(tmp_path / "m.gguf") / "tokenizer.json"))
     assert opened.encode("<|fim_middle|>").ids == [tiny.MIDDLE], "other programs see the control tokens"
+    assert opened.decode([0, tiny.MIDDLE, tiny.VOCABULARY - 1]) == tiny.TEXTS[0], "and leave them out of a text"
+    assert opened.get_vocab(with_added_tokens=False).keys() == set(tiny.TEXTS)
 
 
 def test_a_second_call_writes_nothing(tmp_path: Path) -> None:
@@ -212,8 +214,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_a_llama_gguf_is_refused(tmp_path: Path) -> None:
     """Its query and key rows are stored in another order: reading them as they are would give nonsense."""
-    message = refused(folder_of, tiny.write_gguf(tmp_path / "m.gguf", architecture="llama"))
-    assert "llama" in message
+    assert "is a 'llama' GGUF" in refused(folder_of, tiny.write_gguf(tmp_path / "m.gguf", architecture="llama"))
 
 
 @pytest.mark.parametrize("data", [b"", b"G", b"hello, I am a text file\n" * 99, b"GGUF", b"GGUF" + b"\0" * 500])
