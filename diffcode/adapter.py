@@ -61,7 +61,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return tensors, config["lora_alpha"] / config["r"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, SafetensorError) as error:
         raise ModelUnavailable(
             f"{folder} is no adapter ({error}): it needs adapter_config.json and adapter_model.safetensors"
         ) from error
@@ -74,7 +74,7 @@ def _layer(
     fused = {}
     for name, maps in FUSED:
         downs = [tensors[f"{stem}{m}.lora_A.weight"] for m in maps]
-        ups = [tensors[f"{stem}{m}.lora_B.weight"] * scale for m in maps]
+        ups = [tensors[f"{stem}{m}.lora_B.weight"].float() * scale for m in maps]
         shared = all(torch.equal(downs[0], d) for d in downs[1:])
         down_rD = downs[0] if shared else torch.cat(downs)
         up_Er = torch.cat(ups) if shared else _block_diagonal(ups)

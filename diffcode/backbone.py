@@ -59,7 +59,10 @@ class Backbone:
     def __init__(self, shape: ModelShape, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device):
         self.shape, self.dtype, self.device = shape, dtype, device
 
+        unused = {name for name in tensors if not name.endswith("rotary_emb.inv_freq")}
+
         def take(name: str) -> Tensor:
+            unused.discard(name)
             if name not in tensors:
                 raise ModelUnavailable(f"the weights have no tensor {name!r}: the folder is damaged, fetch it again")
             return tensors[name].to(device, dtype)
@@ -84,6 +87,8 @@ class Backbone:
                     down_DF=take(stem + "mlp.down_proj.weight"),
                 )
             )
+        if unused:  # say, biases that Llama may have: leaving them out would change every answer
+            raise ModelUnavailable(f"tensor {min(unused)!r} is unknown: diffcode runs plain Qwen2 and Llama models")
         self._frequencies_K = rope_frequencies(shape).to(device)
 
     def new_cache(self, capacity: int) -> KVCache:
@@ -168,8 +173,11 @@ def rope_frequencies(shape: ModelShape) -> Tensor:
         return plain
     if scaling.get("rope_type", scaling.get("type")) != "llama3":
         raise ModelUnavailable(f"rotary scaling {scaling} is not supported: take a model with none, or with llama3's")
-    factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)
+    try:
+        factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
+        turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)
+    except KeyError as missing:
+        raise ModelUnavailable(f"the rotary scaling in config.json has no {missing}: fetch the folder again") from None
     blend = ((turns - low) / (high - low)).clamp(0, 1)
     scaled: Tensor = plain / factor * (1 - blend) + plain * blend
     return scaled

@@ -46,14 +46,15 @@ class Model:
 
         `adapter`: a folder, "none", or None for the one shipped for the default model.
         """
+        torch_device, torch_dtype = _device(device), _dtype(dtype)  # first: a wrong one must not cost a download
         folder = _model_folder(name, report)
         shape, tensors = open_folder(folder)
-        torch_device, torch_dtype = _device(device), _dtype(dtype)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
         span_adapter = None
         adapter_folder = _adapter_folder(name, adapter)
         if adapter_folder is not None:
             span_adapter = SpanAdapter.load(adapter_folder, shape.layers, torch_dtype, torch_device)
+            _check_fits(span_adapter, backbone, adapter_folder)
         kept_N = span_adapter.kept_N if span_adapter else None
         span_head_ND = backbone.head_VD if kept_N is None else backbone.head_VD[kept_N]
         return cls(backbone, Tokens.from_folder(folder), span_adapter, span_head_ND)
@@ -202,6 +203,17 @@ def _model_folder(name: str | None, report: hub.Report | None) -> Path:
     )
 
 
+def _check_fits(adapter: SpanAdapter, backbone: Backbone, folder: Path) -> None:
+    layer, low = backbone.layers[0], adapter.layers[0]
+    rows = {"qkv": len(layer.qkv_ED), "out": len(layer.out_DE), "down": len(layer.down_DF)}
+    rows["gate_up"] = len(layer.gate_FD) + len(layer.up_FD)
+    fits = len(adapter.mask_D) == backbone.shape.width and all(len(low[n].up_Er) == size for n, size in rows.items())
+    if adapter.kept_N is not None:
+        fits = fits and int(adapter.kept_N[-1]) < backbone.shape.vocabulary
+    if not fits:
+        raise ModelUnavailable(f"{folder} is an adapter for another base model: name one that was trained for this one")
+
+
 def _adapter_folder(name: str | None, adapter: str | None) -> Path | None:
     if adapter == "none":
         return None
@@ -214,6 +226,8 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError) as error:
         raise ModelUnavailable(
             f"device {name!r} cannot be used here ({str(error).splitlines()[0]}): try cpu"

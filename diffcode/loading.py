@@ -4,12 +4,14 @@ Turning the default 4-bit GGUF into bf16 takes about six seconds, opening the fo
 the folder is kept beside the GGUF file and every process shares its pages. Nothing here runs code from a file.
 """
 
+import glob
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,14 @@ class ModelShape:
     @classmethod
     def from_config(cls, config: dict[str, Any], where: Path) -> "ModelShape":
         """From a Hugging Face `config.json` (both spellings of the rotary settings)."""
+        if not isinstance(config, dict):
+            raise ModelUnavailable(f"{where}/config.json is no table of settings: fetch the folder again")
         if config.get("model_type") not in ARCHITECTURES:
             raise ModelUnavailable(
                 f"{where} is a {config.get('model_type')!r} model: diffcode runs {' and '.join(ARCHITECTURES)}"
             )
+        if config.get("hidden_act", "silu") != "silu" or config.get("use_sliding_window"):
+            raise ModelUnavailable(f"{where} wants another activation than silu, or a sliding window: not supported")
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
         try:
@@ -112,7 +118,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 for name in file.keys():  # noqa: SIM118 - not a dict
                     yield name, file.get_tensor(name)
         except SafetensorError as error:
-            raise ModelUnavailable(f"{path} is damaged ({error}): fetch it again") from error
+            raise ModelUnavailable(f"{path} is damaged ({error}): delete it and try again") from error
 
 
 def folder_of(gguf_path: Path) -> Path:
@@ -125,10 +131,10 @@ def folder_of(gguf_path: Path) -> Path:
             if not _is_current(folder, gguf_path):
                 _unpack(gguf_path, folder)
         return folder
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the second is what safetensors makes of a full disk
         needed = "about 1.3 GB for the default model"
         raise ModelUnavailable(
-            f"cannot write {folder} ({error.strerror}): free some space ({needed}) or set DIFFCODE_HOME elsewhere"
+            f"cannot write {folder} ({error}): free some space ({needed}) or set DIFFCODE_HOME elsewhere"
         ) from error
 
 
@@ -138,7 +144,7 @@ def _is_current(folder: Path, gguf_path: Path) -> bool:
         made_from = json.loads((folder / "config.json").read_text(encoding="utf8"))["made_from"]
     except (OSError, ValueError, KeyError):
         return False
-    return bool(made_from == _identity(gguf_path))
+    return bool(made_from == _identity(gguf_path)) and (folder / "model.safetensors").is_file()
 
 
 def _identity(path: Path) -> list[int]:
@@ -147,7 +153,10 @@ def _identity(path: Path) -> list[int]:
 
 
 def _unpack(gguf_path: Path, folder: Path) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    prefix = f"{folder.name}.unpacking-"
+    for left in folder.parent.glob(f"{glob.escape(prefix)}*/"):  # of runs that were killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         _write_folder(gguf_path, staging)
         shutil.rmtree(folder, ignore_errors=True)
@@ -161,7 +170,7 @@ def _write_folder(gguf_path: Path, folder: Path) -> None:
 
     try:
         reader = GGUFReader(gguf_path)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise ModelUnavailable(f"{gguf_path} is no GGUF file ({error}): fetch it again with `diffcode pull`") from error
     config = _gguf_config(reader, gguf_path) | {"made_from": _identity(gguf_path)}
     tensors = {
@@ -170,7 +179,7 @@ def _write_folder(gguf_path: Path, folder: Path) -> None:
     }
     config["tie_word_embeddings"] = "lm_head.weight" not in tensors
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "tokenizer.json").write_text(_gguf_tokenizer(reader), encoding="utf8")
+    (folder / "tokenizer.json").write_text(_gguf_tokenizer(reader, gguf_path), encoding="utf8")
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf8")
 
 
@@ -186,16 +195,21 @@ def _folder_name(gguf_name: str) -> str:
         ) from None
 
 
-def _gguf_config(reader: Any, path: Path) -> dict[str, Any]:
-    def value(key: str) -> Any:
-        field = reader.fields.get(key)
-        if field is None:
-            raise ModelUnavailable(f"{path} has no entry {key!r}: the file is damaged or of an unknown kind")
-        return field.contents()
+def _gguf_value(reader: Any, path: Path, key: str) -> Any:
+    field = reader.fields.get(key)
+    if field is None:
+        raise ModelUnavailable(f"{path} has no entry {key!r}: the file is damaged or of an unknown kind")
+    return field.contents()
 
+
+def _gguf_config(reader: Any, path: Path) -> dict[str, Any]:
+    value = partial(_gguf_value, reader, path)
     architecture = value("general.architecture")
     if architecture != "qwen2":  # llama.cpp stores Llama's q and k permuted and often another tokenizer kind
         raise ModelUnavailable(f"{path} is a {architecture!r} GGUF, only qwen2 is read: take its Hugging Face folder")
+    scaling = reader.fields.get("qwen2.rope.scaling.type")
+    if scaling is not None and scaling.contents() != "none":
+        raise ModelUnavailable(f"{path} has {scaling.contents()} rotary scaling, which is not supported")
     return {
         "model_type": "qwen2",
         "architectures": ["Qwen2ForCausalLM"],
@@ -207,15 +221,15 @@ def _gguf_config(reader: Any, path: Path) -> dict[str, Any]:
         "max_position_embeddings": value("qwen2.context_length"),
         "rms_norm_eps": value("qwen2.attention.layer_norm_rms_epsilon"),
         "rope_theta": value("qwen2.rope.freq_base"),
-        "vocab_size": len(reader.fields["tokenizer.ggml.tokens"].data),
+        "vocab_size": len(value("tokenizer.ggml.tokens")),
     }
 
 
-def _gguf_tokenizer(reader: Any) -> str:
+def _gguf_tokenizer(reader: Any, path: Path) -> str:
     """The file's vocabulary as a `tokenizer.json`, control tokens kept apart as added tokens."""
-    texts = reader.fields["tokenizer.ggml.tokens"].contents()
-    kinds = reader.fields["tokenizer.ggml.token_type"].contents()
-    merges = [tuple(m.split(" ", 1)) for m in reader.fields["tokenizer.ggml.merges"].contents()]
+    tables = (_gguf_value(reader, path, f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges"))
+    texts, kinds, joined = tables
+    merges = [tuple(m.split(" ", 1)) for m in joined]
     vocab = {text: i for i, (text, kind) in enumerate(zip(texts, kinds, strict=True)) if kind == NORMAL_TOKEN}
     data = json.loads(bpe_tokenizer(vocab, merges).to_str())
     data["added_tokens"] = [

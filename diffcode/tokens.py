@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from diffcode.errors import ModelUnavailable
 
@@ -51,8 +51,12 @@ class Tokens:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelUnavailable(f"{folder} has no tokenizer.json: save the tokenizer in its fast form there")
-        data = json.loads(path.read_text(encoding="utf8"))
-        if data["model"].get("type", "BPE") != "BPE" or data["model"].get("byte_fallback"):
+        try:
+            data = json.loads(path.read_text(encoding="utf8"))
+            kind = data["model"].get("type", "BPE"), data["model"].get("byte_fallback")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelUnavailable(f"{path} is damaged ({error!r}): fetch it again") from error
+        if kind[0] != "BPE" or kind[1]:
             raise ModelUnavailable(
                 f"{path} is no byte-level BPE: diffcode runs models with that kind of tokenizer only"
             )
@@ -113,6 +117,7 @@ def bpe_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Token
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
