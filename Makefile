@@ -55,7 +55,7 @@ tree:
 table: $(INSTALLED)  ## Measure the README's table (EVALS=folder of the HumanEval-Infilling files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull
 	$(MEASURE) $(EVALS)/HumanEval-SingleLineInfilling.jsonl.gz --limit 256 --newline-stop \
-	  --policies leftmost,verified,threshold --out $(RUNS)/single-line.jsonl
+	  --policies leftmost,verified,verified:ngrams=0,threshold --out $(RUNS)/single-line.jsonl
 	$(MEASURE) $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz --no-newline-stop \
 	  --policies leftmost,verified --out $(RUNS)/random-span-light.jsonl
 

@@ -1,6 +1,7 @@
 """Options as frozen dataclasses, checked when made. No torch here: the command line reads these for its help."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from diffcode.errors import BadOption
 
@@ -8,7 +9,7 @@ POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "lef
 
 # What each policy's one number is, and its default. Tuned on held-out code, see evals/README.md.
 DEFAULT_THRESHOLDS = {
-    "verified": 0.0,  # a draft is proposed from this confidence on; a refused one costs nothing but row time
+    "verified": 0.3,  # a draft is proposed from this confidence on
     "threshold": 0.9,  # a place is committed above this probability
     "margin": 0.85,  # ... above this distance between the two likeliest tokens
     "entropy_bound": 0.1,  # ... while the entropies committed beside the largest stay under this, in nats
@@ -43,6 +44,7 @@ class DenoiseOptions:
     seed: int = 0
     span_rows: int = 4  # W of DESIGN 2.1: the starter adapter was trained with 4
     max_drafts: int = 8  # longest run of drafts in one forward, n-gram matches can be long
+    ngrams: int = 1  # 0: no drafts from repeated n-grams
     max_anchors: int = 1  # `verified`: for how many outcomes of the check span rows stand ready
 
     def __post_init__(self) -> None:
@@ -56,6 +58,20 @@ class DenoiseOptions:
         _check(self.span_rows >= 1, f"span_rows is {self.span_rows}: it must be 1 or more")
         _check(self.max_drafts >= 0, f"max_drafts is {self.max_drafts}: it may not be negative")
         _check(self.max_anchors >= 1, f"max_anchors is {self.max_anchors}: it must be 1 or more")
+
+    @classmethod
+    def parse(cls, text: str, **more: Any) -> "DenoiseOptions":
+        """`verified` or `threshold:threshold=0.8:span_rows=2` to options; `more` fills in what the text leaves out."""
+        policy, *settings = text.split(":")
+        kinds = {f.name: str(f.type) for f in fields(cls) if f.name != "policy"}
+        values: dict[str, Any] = {}
+        for name, _, value in (setting.partition("=") for setting in settings):
+            _check(name in kinds, f"there is no setting {name!r}: known are {', '.join(kinds)}")
+            try:
+                values[name] = float(value) if "float" in kinds[name] else int(value)
+            except ValueError:
+                raise BadOption(f"{name} is {value!r}: write a number") from None
+        return cls(policy, **(more | values))
 
     @property
     def bound(self) -> float:

@@ -71,10 +71,11 @@ def verified(view: View, options: DenoiseOptions) -> Decision:
         span = guesses[len(drafts)] if len(drafts) < len(guesses) else None
         if span is not None and span.probability >= options.bound:
             drafts.append(span)
-        elif (token := view.follow([*committed, *(d.token for d in drafts)])) is not None:
-            drafts.append(Guess(token, 0.0, origin="ngram"))
-        else:
+            continue
+        token = view.follow([*committed, *(d.token for d in drafts)]) if options.ngrams else None
+        if token is None:
             break
+        drafts.append(Guess(token, 0.0, origin="ngram"))
     return Decision(kept, (following,), tuple(drafts))
 
 

@@ -1,10 +1,10 @@
 """Settings compared on code that is no benchmark: single lines cut from Python's own library.
 
-    python -m diffcode.evals.heldout --problems 100 policy=verified policy=threshold,threshold=0.9 ...
+    python -m diffcode.evals.heldout --problems 100 verified verified:ngrams=0 threshold:threshold=0.8 ...
 
-Each argument is one setting of `DenoiseOptions`. Nothing here is executed: what counts is how often a line comes back
-exactly, how often it is the line that left-to-right decoding gives, tokens a forward, and milliseconds a fill. Defaults
-are chosen with this, never on the benchmark's problems.
+Each argument is a policy with settings of `DenoiseOptions`. Nothing here is executed: what counts is how often a line
+comes back exactly, how often it is the line that left-to-right decoding gives, tokens a forward, and milliseconds a
+fill. Defaults are chosen with this, never on the benchmark's problems.
 """
 
 import ast
@@ -13,9 +13,8 @@ import statistics
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -23,7 +22,6 @@ from rich.progress import track
 from rich.table import Table
 
 from diffcode.config import DenoiseOptions, WindowOptions
-from diffcode.errors import BadOption
 from diffcode.infill import Fill, Infiller
 
 
@@ -70,18 +68,6 @@ def _without_line(source: str, number: int) -> Line:
     return Line(before + "\n".join(lines[number:]), len(before), lines[number - 1])
 
 
-def parse_setting(text: str) -> DenoiseOptions:
-    """`policy=verified,threshold=0.2` to options. Raises BadOption."""
-    kinds = {f.name: f.type for f in fields(DenoiseOptions)}
-    values: dict[str, Any] = {}
-    for part in text.split(","):
-        name, _, value = part.partition("=")
-        if name not in kinds:
-            raise BadOption(f"there is no setting {name!r}: known are {', '.join(kinds)}")
-        values[name] = value if kinds[name] is str else float(value) if "float" in str(kinds[name]) else int(value)
-    return DenoiseOptions(**values)
-
-
 @click.command(help=__doc__)
 @click.argument("settings", nargs=-1)
 @click.option("--problems", default=100, show_default=True, help="How many lines.")
@@ -103,7 +89,7 @@ def main(
     dtype: str,
     adapter: str | None,
 ) -> None:
-    options = {"policy=leftmost": DenoiseOptions("leftmost")} | {s: parse_setting(s) for s in settings}
+    options = {name: DenoiseOptions.parse(name) for name in dict.fromkeys(("leftmost", *settings))}
     infiller = Infiller.from_pretrained(
         adapter=adapter, dtype=dtype, window=WindowOptions(budget=context, plain_without_suffix=plain)
     )
@@ -120,7 +106,7 @@ def main(
 def _table(lines: list[Line], fills: dict[str, list[Fill]]) -> Table:
     grid = Table("setting", "exact", "as leftmost", "tokens/forward", "span drafts", "n-gram drafts", "ms denoising")
     grid.title = f"{len(lines)} library lines, {time.strftime('%Y-%m-%d')}"
-    first = fills["policy=leftmost"]
+    first = fills["leftmost"]
     for name, found in fills.items():
         spans = [f.spans[0] for f in found]
         drafts = [s.drafts for s in spans]

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from diffcode.config import POLICY_NAMES
-from diffcode.errors import DiffcodeError, UnwritableFile
+from diffcode.config import DenoiseOptions
+from diffcode.errors import BadOption, DiffcodeError, UnwritableFile
 from diffcode.evals import checker, machine, rows, table
 from diffcode.evals.problems import Problem, load, sample
 from diffcode.evals.rows import Row
@@ -38,6 +38,10 @@ class Settings:
     newline_stop: bool = False
     max_tokens: int = 256
 
+    def options(self, policy: str) -> DenoiseOptions:
+        """What `policy`, a name with or without settings of its own, stands for."""
+        return DenoiseOptions.parse(policy, threshold=self.threshold, max_tokens=self.max_tokens)
+
     def order(self, index: int) -> tuple[str, ...]:
         """The policies for problem number `index`: each of them goes first equally often."""
         turn = index % len(self.policies)
@@ -47,12 +51,10 @@ class Settings:
 def fill_one(infiller: "Infiller", problem: Problem, policy: str, settings: Settings) -> Row:
     """One problem with one policy."""
     hole = len(problem.prompt)
-    fill = infiller.fill(
+    fill = infiller.fill_with(
         problem.prompt + problem.suffix,
-        holes=[(hole, hole)],
-        policy=policy,
-        threshold=settings.threshold,
-        max_tokens=settings.max_tokens,
+        [(hole, hole)],
+        settings.options(policy),
         stop="\n" if settings.newline_stop else None,
     )
     return rows.row_of(problem, policy, fill, settings.newline_stop)
@@ -62,7 +64,7 @@ def warm_up(infiller: "Infiller", settings: Settings) -> None:
     """A short fill with each policy, so that no measured one pays for what is made at first use."""
     text = "def twice(number):\n    return \n"
     for policy in settings.policies:
-        infiller.fill(text, holes=[(len(text) - 1,) * 2], policy=policy, threshold=settings.threshold, max_tokens=8)
+        infiller.fill_with(text, [(len(text) - 1,) * 2], replace(settings.options(policy), max_tokens=8))
 
 
 def fill_all(infiller: "Infiller", problems: Sequence[Problem], settings: Settings) -> Iterator[Row]:
@@ -134,10 +136,13 @@ def show(done: Sequence[Row], title: str, footer: str, as_markdown: bool) -> Non
 
 
 def split_policies(_context: click.Context, _parameter: click.Parameter, names: str) -> tuple[str, ...]:
-    """The comma-separated names, each known and given once."""
+    """The comma-separated policies, such as `verified:ngrams=0`, each known and given once."""
     policies = tuple(name.strip() for name in names.split(","))
-    if unknown := [name for name in policies if name not in POLICY_NAMES]:
-        raise click.BadParameter(f"no policy is called {unknown[0]!r}; choose from {', '.join(POLICY_NAMES)}.")
+    try:
+        for name in policies:
+            DenoiseOptions.parse(name)
+    except BadOption as error:
+        raise click.BadParameter(str(error)) from None
     if len(set(policies)) < len(policies):
         raise click.BadParameter("a policy is named twice; name each once.")
     return policies
@@ -172,7 +177,9 @@ def prepare_out(out: Path | None) -> None:
 @click.argument("data", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N problems after the shuffle.")
 @click.option("--shuffle-seed", type=int, default=0, show_default=True, help="Seed of the problems' order.")
-@click.option("--policies", default="leftmost,verified", show_default=True, callback=split_policies, metavar="A,B")
+@click.option(
+    "--policies", default="leftmost,verified", show_default=True, callback=split_policies, metavar="A,B:SETTING=N"
+)
 @click.option("--threshold", type=float, help="The policies' threshold; each has its own default.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Longest fill.")
 @click.option(

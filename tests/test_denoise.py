@@ -153,7 +153,7 @@ def test_a_right_warm_start_is_confirmed_by_one_forward():
 def test_perfect_drafts_save_forwards():
     tokens, forwards = 0, 0
     for seed in range(40):
-        found = run(DenoiseOptions("verified", max_tokens=40), seed, 1.0)
+        found = run(DenoiseOptions("verified", threshold=0, max_tokens=40), seed, 1.0)
         tokens, forwards = tokens + len(found.tokens), forwards + found.forwards
     assert tokens / forwards > 2.5, "four right drafts a forward must show"
 

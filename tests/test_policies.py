@@ -102,3 +102,14 @@ def test_edit_replaces_what_the_base_does_not_believe():
 def test_without_span_rows_one_place_is_committed(policy):
     found = policy(view([guess(3)], window=()), DenoiseOptions("threshold"))
     assert tokens(found.commit) == [3]
+
+
+def test_settings_from_one_word():
+    options = DenoiseOptions.parse("verified:threshold=0.5:ngrams=0", max_tokens=9)
+    assert options == DenoiseOptions("verified", threshold=0.5, ngrams=0, max_tokens=9)
+    assert DenoiseOptions.parse("leftmost") == DenoiseOptions("leftmost")
+
+
+def test_ngrams_can_be_left_out():
+    found = verified(view([guess(1)], follow=lambda tail: 5), DenoiseOptions(ngrams=0))
+    assert found.drafts == ()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from diffcode.config import DenoiseOptions
 from diffcode.denoise import Drafts
 from diffcode.errors import ModelUnavailable
 from diffcode.evals import checker, infilling, rows
@@ -45,10 +46,10 @@ class FakeInfiller:
     calls: list[dict[str, Any]] = field(default_factory=list)
     before: Callable[[int], None] = lambda count: None
 
-    def fill(self, text: str, holes: list[tuple[int, int]], **options: Any) -> Fill:
+    def fill_with(self, text: str, holes: list[tuple[int, int]], options: DenoiseOptions, **more: Any) -> Fill:
         self.before(len(self.calls))
-        self.calls.append({"text": text, "holes": holes, **options})
-        right = options["policy"] == "verified"
+        self.calls.append({"text": text, "holes": holes, "options": options, **more})
+        right = options.policy == "verified"
         return span_fill("    m = n" if right else "    m = n + 1", holes[0][0], 6, 3 if right else 6)
 
 
@@ -77,9 +78,7 @@ def test_hole_lies_between_prompt_and_suffix():
     assert call == {
         "text": "def f(n):\n    return m + 1\n",
         "holes": [(10, 10)],
-        "policy": "verified",
-        "threshold": 0.7,
-        "max_tokens": 99,
+        "options": DenoiseOptions("verified", threshold=0.7, max_tokens=99),
         "stop": "\n",
     }
     assert (row.completion, row.exact, row.passed) == ("    m = n\n", True, None)
@@ -132,7 +131,7 @@ def test_no_fill_is_measured_cold(monkeypatch: pytest.MonkeyPatch, data: Path, t
     infiller = FakeInfiller()
     out = tmp_path / "rows.jsonl"
     run(monkeypatch, infiller, data, "--policies", "verified,leftmost,threshold", "--limit", 1, "--out", out)
-    assert [call["policy"] for call in infiller.calls[:3]] == ["verified", "leftmost", "threshold"]
+    assert [call["options"].policy for call in infiller.calls[:3]] == ["verified", "leftmost", "threshold"]
     assert len(infiller.calls) == 6
     assert len(rows.read(out)) == 3
 
@@ -164,8 +163,10 @@ def test_rows_are_on_disk_before_the_next_fill(data: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--policies", "leftmost,nonsense"], "no policy is called 'nonsense'"),
+        (["--policies", "leftmost,nonsense"], "no policy 'nonsense'"),
         (["--policies", "leftmost,leftmost"], "named twice"),
+        (["--policies", "verified:speed=9"], "no setting 'speed'"),
+        (["--policies", "verified:threshold=much"], "write a number"),
         (["--limit", "0"], "limit"),
     ],
 )
