@@ -17,11 +17,12 @@ from diffcode.errors import ModelUnavailable
 from diffcode.kernels import reference as ops
 from diffcode.loading import ModelShape
 
-
-# With keys in such multiples torch's CPU attention gives a row bitwise the same result whatever rows stand beside it
-# (measured, torch 2.13.0, bf16 and fp32, 1 to 300 rows; without, 8 rows and more differ from 1). The linear maps do so
-# anyway. It makes `verified` equal to left-to-right decoding in bf16 too, not only up to near-ties.
+# A row's result should not depend on the rows beside it: then `verified` equals left-to-right decoding in bf16 too, not
+# only up to near-ties. On the CPU two things do it bitwise (measured, torch 2.13.0, 1 to 600 rows): keys in multiples
+# of 64 for attention, and at least two rows for a linear map (one row takes another code path, which differs in 19 % of
+# the rows of the widest map).
 KEYS_MULTIPLE = 64
+FEWEST_ROWS = 2
 
 
 @dataclass(slots=True)
@@ -165,7 +166,9 @@ def _linear(
     x_RD: Tensor, weight_ED: Tensor, low: LowRank | None, span_rows: int, bias_E: Tensor | None = None
 ) -> Tensor:
     """`x W^T + b`, plus the low-rank term on the last `span_rows` rows."""
-    y_RE = F.linear(x_RD, weight_ED, bias_E)
+    rows = x_RD.shape[0]
+    wide_RD = x_RD if rows >= FEWEST_ROWS else x_RD.expand(FEWEST_ROWS, -1).contiguous()
+    y_RE = F.linear(wide_RD, weight_ED, bias_E)[:rows]
     if low is not None:
         y_RE[-span_rows:] += ops.gated_low_rank(x_RD[-span_rows:], low.down_rD, low.up_Er)
     return y_RE

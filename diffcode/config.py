@@ -10,8 +10,8 @@ POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "lef
 # What each policy's one number is, and its default. Tuned on held-out code, see evals/README.md.
 DEFAULT_THRESHOLDS = {
     "verified": 0.3,  # a draft is proposed from this confidence on
-    "threshold": 0.9,  # a place is committed above this probability
-    "margin": 0.85,  # ... above this distance between the two likeliest tokens
+    "threshold": 0.95,  # a place is committed above this probability
+    "margin": 0.93,  # ... above this distance between the two likeliest tokens
     "entropy_bound": 0.1,  # ... while the entropies committed beside the largest stay under this, in nats
     "edit": 0.5,  # a committed token is replaced when another one is likelier than this
     "leftmost": 0.0,  # not used

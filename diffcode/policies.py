@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffcode.config import DEFAULT_THRESHOLDS, DenoiseOptions
+from diffcode.config import DenoiseOptions
+
+EDIT_COMMITS = 0.9  # `edit` commits in parallel from here on: less than `threshold` dares, for it looks again
 
 Origin = Literal["base", "span", "ngram", "given"]
 
@@ -119,8 +121,7 @@ def edit(view: View, options: DenoiseOptions) -> Decision:
             rest = (*view.drafts[i + 1 :], *view.window)
             known = _known_run(rest)
             return Decision(i, (view.base[i],), rest[:known], rest[known:])  # type: ignore[arg-type]
-    sure = DEFAULT_THRESHOLDS["threshold"]
-    found = _fill_in(view, lambda guesses: [g.probability > sure for g in guesses])
+    found = _fill_in(view, lambda guesses: [g.probability > EDIT_COMMITS for g in guesses])
     return Decision(found.kept, found.commit[:1], found.commit[1:], found.window)
 
 
