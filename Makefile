@@ -56,7 +56,7 @@ table: $(INSTALLED)  ## Measure the README's table (EVALS=folder of the HumanEva
 	$(BIN)/diffcode pull
 	$(MEASURE) $(EVALS)/HumanEval-SingleLineInfilling.jsonl.gz --limit 256 --newline-stop \
 	  --policies leftmost,verified,verified:ngrams=0,threshold --out $(RUNS)/single-line.jsonl
-	$(MEASURE) $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz --limit 96 --no-newline-stop \
+	$(MEASURE) $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz --limit 96 --max-tokens 128 --no-newline-stop \
 	  --policies leftmost,verified --out $(RUNS)/random-span-light.jsonl
 
 clean:  ## Remove the environment and all that was built, but not the model
