@@ -68,15 +68,15 @@ def masked_head(
     logits_RV = F.linear(x_RD, head_VD).float()
     if barred_RV is not None:
         logits_RV = logits_RV.masked_fill(barred_RV, -torch.inf)
+    # argmax, for it takes the first of equals: bf16 logits often tie, and topk's choice then depends on the other rows.
+    ranked_RV = logits_RV / temperature + gumbel_RV if gumbel_RV is not None and temperature > 0 else logits_RV
+    token_R = ranked_RV.argmax(-1)
     logp_RV = torch.log_softmax(logits_RV, dim=-1)
-    top_R2 = logp_RV.topk(2, dim=-1)
-    token_R = top_R2.indices[:, 0]
-    if temperature > 0 and gumbel_RV is not None:
-        token_R = (logits_RV / temperature + gumbel_RV).argmax(-1)
+    top_R2 = logp_RV.topk(2, dim=-1).values.exp()
     p_RV = logp_RV.exp()
     return HeadRows(
         token_R=token_R,
         probability_R=p_RV.gather(1, token_R[:, None])[:, 0],
-        margin_R=top_R2.values[:, 0].exp() - top_R2.values[:, 1].exp(),
+        margin_R=top_R2[:, 0] - top_R2[:, 1],
         entropy_R=-torch.nan_to_num(p_RV * logp_RV).sum(-1),
     )

@@ -261,3 +261,12 @@ def test_noise_without_temperature_and_temperature_without_noise_are_greedy() ->
     greedy = masked_head(x_RD, head_VD).token_R
     assert torch.equal(masked_head(x_RD, head_VD, gumbel_RV=gumbel(9, 3)).token_R, greedy)
     assert torch.equal(masked_head(x_RD, head_VD, temperature=2.0).token_R, greedy)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_of_equals_the_first_token_is_taken(rows: int):
+    head = torch.zeros(5000, 4)
+    head[[7, 77, 4000]] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = masked_head(torch.ones(rows, 4), head)
+    assert found.token_R.tolist() == [7] * rows
+    assert found.margin_R.tolist() == [0.0] * rows
