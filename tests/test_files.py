@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_texts import texts
 
 from diffcode import files
 from diffcode.errors import UnreadableFile, UnwritableFile
 from diffcode.files import MAX_BYTES, check_writable, read_source, visible, write_source
-
-ENDS = ["\n", "\r\n", "\r"]
-# what str.splitlines takes for line ends and editors do not
-TRICKY = "\f\v\x1c\x85\u2028\u2029\ufeff\U0001f600é\tab "
-texts = st.lists(st.sampled_from([*TRICKY, *ENDS]) | st.characters(codec="utf-8", exclude_characters="\0")).map("".join)
 
 
 @pytest.fixture

@@ -9,23 +9,11 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_texts import texts
 
 from diffcode.diff import plain_diff
 from diffcode.errors import BadHoles, NothingToFill
 from diffcode.positions import Asked, Lines, Position, find_holes
-
-ENDS = ["\n", "\r\n", "\r"]
-# what str.splitlines takes for line ends and editors do not
-TRICKY = "\f\v\x1c\x85\u2028\u2029\ufeff\U0001f600é\tab "
-texts = st.lists(st.sampled_from([*TRICKY, *ENDS]) | st.characters(codec="utf-8", exclude_characters="\0")).map("".join)
-
-
-@pytest.fixture
-def source_file(tmp_path: Path) -> Path:
-    path = tmp_path / "code.py"
-    path.write_bytes(b"a = ???\n")
-    return path
-
 
 # ---- positions
 
