@@ -69,11 +69,12 @@ def gap(
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="seen with AVX-512 only")
+@pytest.mark.parametrize("start", [100, 250, 440])
 @torch.inference_mode()
-def test_a_row_does_not_depend_on_the_rows_beside_it():
+def test_a_row_does_not_depend_on_the_rows_beside_it(start: int):
     """bf16, bitwise: twelve tokens one by one, all at once, and together with the text before them."""
     backbone = Infiller.from_pretrained().model.backbone
-    ids = [(i * 7919) % 20_000 for i in range(112)]
+    ids = [(i * 7919) % 20_000 for i in range(start + 12)]
 
     def run(first: int, last: int, cache: KVCache) -> torch.Tensor:
         rows = last - first
@@ -83,9 +84,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
         cache.length += rows
         return hidden
 
-    caches = [backbone.new_cache(128) for _ in range(3)]
-    run(0, 100, caches[0])
-    run(0, 100, caches[1])
-    one_by_one = torch.cat([run(i, i + 1, caches[0]) for i in range(100, 112)])
-    assert torch.equal(run(100, 112, caches[1]), one_by_one)
-    assert torch.equal(run(0, 112, caches[2])[100:], one_by_one)
+    caches = [backbone.new_cache(512) for _ in range(3)]
+    run(0, start, caches[0])
+    run(0, start, caches[1])
+    one_by_one = torch.cat([run(i, i + 1, caches[0]) for i in range(start, start + 12)])
+    assert torch.equal(run(start, start + 12, caches[1]), one_by_one)
+    assert torch.equal(run(0, start + 12, caches[2])[start:], one_by_one)
