@@ -66,7 +66,7 @@ def make_block(
     return Block(
         context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
         heal=heal,
-        head=normalise(before)[-WIDEST_LINE:].rpartition("\n")[2],
+        head=normalise(before[-WIDEST_LINE:]).rpartition("\n")[2],
         suffix=after,
         one_line=one_line,
         inserts_line=inserts_line,

@@ -41,9 +41,11 @@ def library_lines(count: int, seed: int) -> list[Line]:
     rng.shuffle(files)
     lines: list[Line] = []
     for path in files:
+        if len(lines) == count:
+            break
         source = path.read_text(encoding="utf8", errors="ignore")
         starts = list(_statements(source))
-        if starts and len(lines) < count:
+        if starts:
             lines.append(_without_line(source, rng.choice(starts)))
     return lines
 
