@@ -25,7 +25,7 @@ class Block:
     heal: bytes  # the re-opened end of the prefix: the span must begin with it
     head: str  # what stands left of the hole on its line
     suffix: str  # what follows, line ends as "\n"
-    one_line: bool  # the hole lies within a line, or is one
+    one_line: bool  # the hole holds a part of one line, and so will the fill
     inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
 
 
@@ -62,7 +62,7 @@ def make_block(
     kept_suffix = _first_lines(suffix_ids, max(room - share, room - len(prefix_ids)), tokens)
     kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), tokens)
     plain = window.plain_without_suffix and kept_prefix and not after.strip()
-    inserts_line, one_line = _extent(text, hole)
+    inserts_line, one_line = extent(text, hole)
     return Block(
         context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
         heal=heal,
@@ -78,14 +78,18 @@ def _canvas(suffix: list[int], prefix: list[int], fim: FimIds) -> tuple[int, ...
     return (fim.prefix, fim.suffix, *suffix, fim.middle, *prefix)
 
 
-def _extent(text: str, hole: Hole) -> tuple[bool, bool]:
-    """(inserts a line, stays within one line), from what stands round the hole on its line."""
+def extent(text: str, hole: Hole) -> tuple[bool, bool]:
+    """(inserts lines, stays within one line), from what stands in the hole and round it on its line.
+
+    Only what replaces a part of a line stays within it. How far an insertion reaches the model says: it was trained to
+    know (stage infill).
+    """
     line_start = max(text.rfind("\n", 0, hole.start), text.rfind("\r", 0, hole.start)) + 1
     inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:WIDEST_LINE])
     followed = bool(after.split("\n", 1)[0].strip())
     at_start = hole.start == line_start or text[: hole.start] == "\ufeff"
     inserts_line = followed and (inside.endswith("\n") or (not inside and at_start))
-    return inserts_line, "\n" not in inside and (followed or bool(inside))
+    return inserts_line, bool(inside) and "\n" not in inside
 
 
 def _last_lines(text: str, reach: int) -> str:

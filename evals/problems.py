@@ -1,86 +1,143 @@
-"""Infilling problems: the official HumanEval-Infilling files, read and checked row by row."""
+"""What is measured: code with holes and a test; and the files that hold such problems, read and checked row by row."""
 
 import gzip
+import hashlib
 import json
 import random
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from diffcode.errors import UnreadableFile
+from diffcode.errors import BadOption, DiffcodeError, UnreadableFile
 
-# Name of a field here -> its name in the official files.
-FIELDS = {
-    "task_id": "task_id",
-    "prompt": "prompt",
-    "suffix": "suffix",
-    "solution": "canonical_solution",
-    "test": "test",
-    "entry_point": "entry_point",
-}
+# Fields of a row of the official files; HumanEval itself has no suffix.
+FIELDS = ("task_id", "prompt", "suffix", "canonical_solution", "test", "entry_point")
 
 
-@dataclass(frozen=True)
+class DataUnavailable(DiffcodeError):
+    """A task's problems cannot be had on this machine."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """Code with a hole between `prompt` and `suffix`, and the test that the filled code must pass."""
+    """Code with holes, and the test that the filled code must pass."""
 
     task_id: str
-    prompt: str
-    suffix: str
-    solution: str
-    test: str
+    fixed: tuple[str, ...]  # what stands before, between and behind the holes: one text more than there are holes
+    solutions: tuple[str, ...]  # what stood in each hole
+    test: str  # defines check(candidate)
     entry_point: str
 
-    def program(self, completion: str) -> str:
-        """The filled code followed by its test, ready to run."""
-        return f"{self.prompt}{completion}{self.suffix}\n{self.test}\ncheck({self.entry_point})"
+    @property
+    def text(self) -> str:
+        """The code with nothing in its holes."""
+        return "".join(self.fixed)
+
+    @property
+    def holes(self) -> list[tuple[int, int]]:
+        """Where the holes are in `text`: empty spans of characters."""
+        at, places = 0, []
+        for piece in self.fixed[:-1]:
+            at += len(piece)
+            places.append((at, at))
+        return places
+
+    def filled(self, completions: Sequence[str]) -> str:
+        """The code with one completion in each hole."""
+        parts = [part for pair in zip(self.fixed, (*completions, ""), strict=True) for part in pair]
+        return "".join(parts)
+
+
+def problem_of(row: Mapping[str, Any], where: str) -> Problem:
+    """A row of the official files as a problem; `where` names it in the error."""
+    row = {"suffix": "", **row}
+    if wrong := [name for name in FIELDS if not isinstance(row.get(name), str)]:
+        raise UnreadableFile(f"{where} has no text for {', '.join(wrong)}: give an official HumanEval file")
+    fixed, solution = (row["prompt"], row["suffix"]), row["canonical_solution"]
+    return Problem(row["task_id"], fixed, (solution,), row["test"], row["entry_point"])
 
 
 def load(path: Path) -> tuple[Problem, ...]:
-    """Every problem of a .jsonl or .jsonl.gz file, in the file's order."""
-    problems = tuple(_problem(line, f"{path}, row {number}") for number, line in _lines(path) if line.strip())
-    if not problems:
-        raise UnreadableFile(f"{path} holds no problem; give a HumanEval-Infilling .jsonl or .jsonl.gz file.")
-    _refuse_twins(problems, path)
-    return problems
+    """Every problem of an official .jsonl or .jsonl.gz file, in the file's order."""
+    return checked((problem_of(row, where) for row, where in rows_of(path)), str(path))
 
 
-def sample(problems: Sequence[Problem], limit: int | None, seed: int | None) -> tuple[Problem, ...]:
-    """The first `limit` problems after a seeded shuffle; seed None keeps the order, limit None keeps all."""
-    order = list(problems)
-    if seed is not None:
-        random.Random(seed).shuffle(order)
-    return tuple(order[:limit])
+def checked(problems: Iterable[Problem], source: str) -> tuple[Problem, ...]:
+    """The problems, if there are any and no two have the same id."""
+    found = tuple(problems)
+    if not found:
+        raise UnreadableFile(f"{source} holds no problem: give an official .jsonl or .jsonl.gz file")
+    seen: set[str] = set()
+    for problem in found:
+        if problem.task_id in seen:
+            raise UnreadableFile(f"{source} holds {problem.task_id} twice: fetch it again")
+        seen.add(problem.task_id)
+    return found
+
+
+def rows_of(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The JSON objects of a .jsonl or .jsonl.gz file, each with its place in words."""
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, row {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UnreadableFile(f"{where} is not JSON ({error}): fetch the file again") from error
+        if not isinstance(row, dict):
+            raise UnreadableFile(f"{where} is not a JSON object: fetch the file again")
+        yield row, where
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{path} is damaged ({error}): fetch it again") from error
     except OSError as error:
-        raise UnreadableFile(f"{path} cannot be read ({error}); check the path and download the file again.") from error
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"{path} is damaged ({error}); download it again.") from error
+        raise UnreadableFile(f"{path} cannot be read ({error}): check the path") from error
     # Not splitlines(): JSON strings may hold U+2028 and friends as they are.
     return enumerate(text.split("\n"), start=1)
 
 
-def _problem(line: str, where: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UnreadableFile(f"{where} is not JSON ({error}); download the file again.") from error
-    if not isinstance(row, dict):
-        raise UnreadableFile(f"{where} is not a JSON object; download the file again.")
-    if wrong := [name for name in FIELDS.values() if not isinstance(row.get(name), str)]:
-        raise UnreadableFile(f"{where} has no text for {', '.join(wrong)}; give a HumanEval-Infilling file.")
-    return Problem(**{field: row[name] for field, name in FIELDS.items()})
-
-
-def _refuse_twins(problems: Sequence[Problem], path: Path) -> None:
-    seen: set[str] = set()
+def fingerprint(problems: Iterable[Problem]) -> str:
+    """A hash of everything in the problems, in order."""
+    digest = hashlib.sha256()
     for problem in problems:
-        if problem.task_id in seen:
-            raise UnreadableFile(f"{path} holds {problem.task_id} twice; download the file again.")
-        seen.add(problem.task_id)
+        digest.update(json.dumps(astuple(problem)).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several equal parts of a run, counted from 1."""
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise BadOption(f"shard {text!r}: write I/N, such as 1/4 for the first of four")
+        return cls(int(index), int(count))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def select(
+    problems: Sequence[Problem], limit: int | None, shuffle_seed: int | None, shard: Shard | None = None
+) -> tuple[Problem, ...]:
+    """The first `limit` problems after a seeded shuffle (None: in order), and of those every n-th for a shard."""
+    order = list(problems)
+    if shuffle_seed is not None:
+        random.Random(shuffle_seed).shuffle(order)
+    shard = shard or Shard()
+    return tuple(order[:limit][shard.index - 1 :: shard.count])

@@ -1,140 +1,87 @@
-"""The results table: a summary a policy, and each policy against the baseline."""
+"""The results table as text: cells, markdown, and a grid for a terminal."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
+from diffcode.evals.summary import Report, Summary
 
-from diffcode.evals.rows import Row
-from diffcode.evals.statistics import bootstrap_interval, mcnemar_exact, mean, percentile
-
-HEADERS = (
-    "policy",
-    "n",
-    "pass@1",
-    "95 % interval",
-    "exact",
-    "tokens / forward",
-    "less n-gram tokens",
-    "forwards / fill",
-    "s / fill p50",
-    "p95",
-    "context ms p50",
-    "denoise ms p50",
-)
-BASELINE = "leftmost"
-# Only the interval's resampling draws on it; fixed, so that the same rows give the same table.
-BOOTSTRAP_SEED = 0
+WIDTH = 220  # where nobody looks: a pipe's 80 columns would cut the numbers
+UNKNOWN = "-"
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One policy's line of the table."""
-
-    policy: str
-    fills: int
-    pass_rate: float
-    interval: tuple[float, float]
-    exact_rate: float
-    tokens_per_forward: float
-    # Tokens that n-gram drafts brought are not counted, the forwards that checked them are.
-    tokens_per_forward_without_ngrams: float
-    forwards_per_fill: float
-    seconds_p50: float
-    seconds_p95: float
-    context_p50: float
-    denoise_p50: float
-
-    def cells(self) -> tuple[str, ...]:
-        low, high = self.interval
-        return (
-            self.policy,
-            str(self.fills),
-            f"{self.pass_rate:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{self.exact_rate:.3f}",
-            f"{self.tokens_per_forward:.2f}",
-            f"{self.tokens_per_forward_without_ngrams:.2f}",
-            f"{self.forwards_per_fill:.1f}",
-            f"{self.seconds_p50:.3f}",
-            f"{self.seconds_p95:.3f}",
-            f"{1000 * self.context_p50:.0f}",
-            f"{1000 * self.denoise_p50:.0f}",
-        )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A policy against the baseline on the same problems."""
-
-    policy: str
-    baseline: str
-    fills: int
-    same: int
-    gained: int
-    lost: int
-    p_value: float
-
-    def sentence(self) -> str:
-        return (
-            f"{self.policy} against {self.baseline}: same completion in {self.same} of {self.fills}, "
-            f"{self.gained} problems gained, {self.lost} lost (McNemar exact p = {self.p_value:.3f})"
-        )
-
-
-def summarise(rows: Sequence[Row]) -> Summary:
-    """One policy's judged rows, at least one, as a line of the table."""
-    passed = [float(bool(row.passed)) for row in rows]
-    seconds = [row.seconds for row in rows]
-    tokens, forwards = sum(row.tokens for row in rows), sum(row.forwards for row in rows)
-    return Summary(
-        policy=rows[0].policy,
-        fills=len(rows),
-        pass_rate=mean(passed),
-        interval=bootstrap_interval(passed, np.random.default_rng(BOOTSTRAP_SEED)),
-        exact_rate=mean([float(row.exact) for row in rows]),
-        tokens_per_forward=_ratio(tokens, forwards),
-        tokens_per_forward_without_ngrams=_ratio(tokens - sum(row.ngram_accepted for row in rows), forwards),
-        forwards_per_fill=forwards / len(rows),
-        seconds_p50=percentile(seconds, 50),
-        seconds_p95=percentile(seconds, 95),
-        context_p50=percentile([row.context_seconds for row in rows], 50),
-        denoise_p50=percentile([row.seconds - row.context_seconds for row in rows], 50),
+def headers(report: Report) -> tuple[str, ...]:
+    """One for each of `cells`; timings of a machine that was not idle are marked."""
+    mark = "" if all(summary.idle for summary in report.summaries) else " *"
+    return (
+        "decoder",
+        "n",
+        *(f"pass@{k}" for k in _ks(report.summaries)),
+        "pass@1, 95 % interval",
+        "exact",
+        "syntax",
+        "tokens / forward",
+        "less n-gram tokens",
+        "forwards / fill",
+        f"s / fill p50, p95{mark}",
+        f"context ms p50, p95{mark}",
+        f"denoising ms p50, p95{mark}",
     )
 
 
-def compare(rows: Sequence[Row], baseline: Sequence[Row]) -> Comparison:
-    """Two policies' judged rows, paired by problem."""
-    other = {row.task_id: row for row in baseline}
-    pairs = [(row, other[row.task_id]) for row in rows]
-    gained = sum(bool(row.passed) and not base.passed for row, base in pairs)
-    lost = sum(bool(base.passed) and not row.passed for row, base in pairs)
-    same = sum(row.completion == base.completion for row, base in pairs)
-    name, against = rows[0].policy, baseline[0].policy
-    return Comparison(name, against, len(pairs), same, gained, lost, mcnemar_exact(gained, lost))
+def cells(summary: Summary) -> tuple[str, ...]:
+    low, high = summary.interval
+    return (
+        summary.decoder,
+        str(summary.problems),
+        *(f"{rate:.3f}" for rate in summary.pass_at.values()),
+        f"{low:.3f} to {high:.3f}",
+        f"{summary.exact:.3f}",
+        f"{summary.syntax:.3f}",
+        _number(summary.tokens_per_forward, ".2f"),
+        _number(summary.tokens_per_forward_without_ngrams, ".2f"),
+        _number(summary.forwards, ".1f"),
+        f"{summary.seconds_p50:.3f}, {summary.seconds_p95:.3f}",
+        _milliseconds(summary.context_p50, summary.context_p95),
+        _milliseconds(summary.denoise_p50, summary.denoise_p95),
+    )
 
 
-def report(rows: Sequence[Row]) -> tuple[tuple[Summary, ...], tuple[Comparison, ...]]:
-    """Summaries in order of name's first appearance, baseline first, and the comparisons with it.
-
-    The rows are those of `rows.complete`, judged: every policy has every problem.
-    """
-    groups: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row.policy != BASELINE):
-        groups.setdefault(row.policy, []).append(row)
-    summaries = tuple(map(summarise, groups.values()))
-    baseline = groups.pop(BASELINE, None)
-    return summaries, tuple(compare(group, baseline) for group in groups.values()) if baseline else ()
+def markdown(report: Report) -> str:
+    """Title, table, comparisons and machine."""
+    names = headers(report)
+    lines = [names, ("---", *["---:"] * (len(names) - 1)), *map(cells, report.summaries)]
+    grid = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    notes = [f"* {note}" for note in report.notes()]
+    # A line that begins with a star would be an item of the list above it.
+    parts = [f"**{report.title}**", grid, "\n".join(notes), report.footer.replace("\n* ", "\n\\* ")]
+    return "\n\n".join(part for part in parts if part)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table and the comparisons below it, as markdown."""
-    summaries, comparisons = report(rows)
-    lines = [HEADERS, ("---", *["---:"] * (len(HEADERS) - 1)), *(summary.cells() for summary in summaries)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n".join([table, "", *(f"* {comparison.sentence()}" for comparison in comparisons)]).rstrip("\n")
+def show(report: Report) -> None:
+    """Print the table, and what is to be said about it below."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(*headers(report), title=Text(report.title), title_justify="left")
+    grid.columns[0].no_wrap = True
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for summary in report.summaries:
+        grid.add_row(*map(Text, cells(summary)))
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(grid)
+    for note in (*report.notes(), report.footer):
+        console.print(Text(note), soft_wrap=True)
 
 
-def _ratio(numerator: int, denominator: int) -> float:
-    # A fill cut short before its first forward has neither.
-    return numerator / denominator if denominator else 0.0
+def _ks(summaries: Sequence[Summary]) -> tuple[str, ...]:
+    return tuple(summaries[0].pass_at) if summaries else ("1",)
+
+
+def _number(value: float | None, form: str) -> str:
+    return UNKNOWN if value is None else format(value, form)
+
+
+def _milliseconds(*values: float | None) -> str:
+    return UNKNOWN if None in values else ", ".join(f"{1000 * (value or 0):.0f}" for value in values)

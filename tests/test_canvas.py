@@ -329,7 +329,7 @@ def test_healing_lets_the_tokens_be_those_of_the_unbroken_text(tokens: Tokens):
 
 
 INSIDE = (
-    *("x = <?A?> + 1\n", "x = <??> + 1\n", "a\n  <??>  b\n", "a\n<?A?>b\n", "a\u2028<??>b\n"),  # in a line
+    *("x = <?A?> + 1\n", "a\n  <?A?>  b\n", "a\n<?A?>b\n", "a\u2028<?A?>b\n"),  # in a line
     *("x = <?A?>\ny\n", "x = <?A?>", "x = <?A?>  \t\r\n"),  # at a line's end
     *("a\n    <?A?>\nb\n", "<?A?>", "\r<?A?>\r\ry", "<?A?>  \t\nb\n"),  # all of a line
 )
@@ -337,6 +337,7 @@ INSERTED = ("<??>a\n", "a\n<??>b\n", "a\r\n<??>b\r\n", "a\r<??>b\r", "a\n<??>   
 LONGER = (
     *("x = <??>\ny\n", "def f():\n    <??>\ny\n", "def f():\n    <??>   \r\ny\n", "def f():\r    <??>\ry"),
     *("a\n<??>", "<??>", "a\n<??>\nb\n", "<??>\nb", "a\n<??>   \nb\n"),  # on a line without text
+    *("x = <??> + 1\n", "a\n  <??>  b\n", "a\u2028<??>b\n"),  # insertions in a line
     *("a\n<?b\nc?>\nd\n", "a\n<?b\rc?>\rd\r", "f(<?a,\n  b?>  \n  c)\n", "<?\n?>\nb"),  # several lines
 )
 
@@ -347,8 +348,8 @@ def test_a_hole_within_a_line_stays_one(tokens: Tokens, text: str):
 
 
 @pytest.mark.parametrize("text", INSERTED)
-def test_an_insertion_before_a_line_is_a_line(tokens: Tokens, text: str):
-    assert (block_of(text, tokens).one_line, block_of(text, tokens).inserts_line) == (True, True)
+def test_an_insertion_before_a_line_is_whole_lines(tokens: Tokens, text: str):
+    assert (block_of(text, tokens).one_line, block_of(text, tokens).inserts_line) == (False, True)
 
 
 @pytest.mark.parametrize("text", LONGER)

@@ -1,9 +1,13 @@
 """The statistics against values worked out by hand."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diffcode.evals.statistics import bootstrap_interval, mcnemar_exact, mean, percentile
+from diffcode.evals.statistics import bootstrap_interval, mcnemar_exact, mean, pass_at_k, percentile
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,21 @@ def test_percentile_is_linear_between_ranks():
 
 def test_mean():
     assert mean([1, 2, 6]) == 3
+
+
+@given(st.integers(1, 8), st.data())
+def test_pass_at_k_is_the_share_of_draws_with_a_pass(samples: int, data: st.DataObject):
+    passed, k = data.draw(st.integers(0, samples)), data.draw(st.integers(1, samples))
+    draws = list(combinations(range(samples), k))
+    share = sum(min(draw) < passed for draw in draws) / len(draws)
+    assert pass_at_k(samples, passed, k) == pytest.approx(share)
+
+
+def test_pass_at_1_is_the_share_that_passed():
+    assert pass_at_k(200, 37, 1) == pytest.approx(37 / 200)
+
+
+@pytest.mark.parametrize(("samples", "passed", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
+def test_pass_at_k_refuses_what_cannot_be(samples: int, passed: int, k: int):
+    with pytest.raises(ValueError, match="pass@"):
+        pass_at_k(samples, passed, k)
