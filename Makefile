@@ -22,7 +22,7 @@ export PYTHONSAFEPATH := 1
 EXAMPLE ?= examples/access_log.py
 EVALS ?= ../shared/evals
 RUNS ?= runs
-MEASURE = $(BIN)/python -m diffcode.evals.infilling --shuffle-seed 0 --markdown
+MEASURE = $(BIN)/diffcode eval --markdown
 
 .PHONY: help demo test check tree table clean
 
@@ -52,12 +52,15 @@ tree:
 	  if [ -e "$$folder/__init__.py" ]; then ln -s "../../$$folder" .tree/diffcode/; fi; \
 	done
 
-table: $(INSTALLED)  ## Measure the README's table (EVALS=folder of the HumanEval-Infilling files); keep the machine idle meanwhile
+table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the official files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull
-	$(MEASURE) $(EVALS)/HumanEval-SingleLineInfilling.jsonl.gz --limit 256 --newline-stop \
-	  --policies leftmost,verified,verified:ngrams=0,threshold --out $(RUNS)/single-line.jsonl
-	$(MEASURE) $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz --limit 96 --max-tokens 128 --no-newline-stop \
-	  --policies leftmost,verified --out $(RUNS)/random-span-light.jsonl
+	$(MEASURE) --task infill-single --limit 256 --decoders leftmost,verified,verified:ngrams=0,threshold \
+	  --out $(RUNS)/table/single
+	$(MEASURE) --task infill-single --limit 256 --newline-stop --out $(RUNS)/table/single-newline
+	$(MEASURE) --task infill-random-light --data $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz \
+	  --decoders leftmost,verified,verified:ngrams=0 --out $(RUNS)/table/random-light
+	$(MEASURE) --task infill-multi --limit 256 --out $(RUNS)/table/multi
+	$(MEASURE) --task humaneval --out $(RUNS)/table/humaneval
 
 clean:  ## Remove the environment and all that was built, but not the model
 	rm -rf $(VENV) .tree build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

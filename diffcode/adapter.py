@@ -1,7 +1,8 @@
 """The span adapter: LoRA weights that act on span rows only, and the input vector of a masked place.
 
-File format: PEFT's names and `adapter_config.json`, plus two tensors of our own, `mask_embedding` [D] and
-`kept_tokens` [N] (the vocabulary rows that the span rows' head was trained on).
+File format: PEFT's names and `adapter_config.json`, plus tensors of our own: `mask_embedding` [D], `kept_tokens` [N]
+(the vocabulary rows that the span rows' head was trained on) and, where there is one, the successor map
+(`successor_down` [H, 2 D], `successor_up` [D, H]).
 """
 
 import json
@@ -39,20 +40,49 @@ class SpanAdapter:
     layers: tuple[dict[str, LowRank], ...]  # by the fused names; a map without an entry is left as it is
     mask_D: Tensor
     kept_N: Tensor | None  # int64, ascending; None: the whole vocabulary
+    successor: LowRank | None = None  # `kernels.reference.successor`'s two matrices
 
     @classmethod
     def load(cls, folder: Path, layers: int, dtype: torch.dtype, device: torch.device) -> "SpanAdapter":
         """Read a folder with `adapter_model.safetensors` and `adapter_config.json`; ModelUnavailable if it is off."""
-        tensors, scale = _read(folder)
-        try:
-            mask_D = tensors["mask_embedding"].to(device, dtype)
-            parts = tuple(_layer(tensors, i, scale, dtype, device) for i in range(layers))
-        except KeyError as missing:
-            raise ModelUnavailable(
-                f"{folder} has no tensor {missing}: it is not a span adapter for this base model"
-            ) from None
+        tensors, _ = _read(folder)
+        parts = low_rank_maps(folder, layers, dtype, device)
+        if "mask_embedding" not in tensors:
+            raise ModelUnavailable(f"{folder} has no tensor 'mask_embedding': it is no span adapter")
+        mask_D = tensors["mask_embedding"].to(device, dtype)
         kept_N = tensors.get("kept_tokens")
-        return cls(parts, mask_D, None if kept_N is None else kept_N.long().sort().values.to(device))
+        successor = None
+        if "successor_down" in tensors and "successor_up" in tensors:
+            down, up = (tensors[f"successor_{end}"].to(device, dtype) for end in ("down", "up"))
+            successor = LowRank(down, up)
+        return cls(parts, mask_D, None if kept_N is None else kept_N.long().sort().values.to(device), successor)
+
+
+def low_rank_maps(
+    folder: Path, layers: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> tuple[dict[str, LowRank], ...]:
+    """The low-rank maps of any adapter in PEFT's form, by layer and fused name. Raises ModelUnavailable."""
+    tensors, scale = _read(folder)
+    try:
+        return tuple(_layer(tensors, i, scale, dtype, device or torch.device("cpu")) for i in range(layers))
+    except KeyError as missing:
+        raise ModelUnavailable(f"{folder} has no tensor {missing}: it is no adapter for this base model") from None
+
+
+def peft_maps(folder: Path) -> dict[str, LowRank]:
+    """An adapter's maps in fp32 by the weight they add to, such as `model.layers.0.mlp.up_proj`."""
+    tensors, scale = _read(folder)
+    if "mask_embedding" in tensors:
+        raise ModelUnavailable(f"{folder} is a span adapter, not one to be merged: give it with --adapter")
+    found = {}
+    for name, down_rD in tensors.items():
+        if name.endswith(".lora_A.weight"):
+            stem = name.removesuffix(".lora_A.weight")
+            if f"{stem}.lora_B.weight" not in tensors:
+                raise ModelUnavailable(f"{folder} has {name} but not its other half: the file is damaged")
+            up_Er = tensors[f"{stem}.lora_B.weight"].float() * scale
+            found[stem.removeprefix("base_model.model.")] = LowRank(down_rD.float(), up_Er)
+    return found
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
@@ -83,5 +113,5 @@ def _layer(
 
 
 def _block_diagonal(parts: list[Tensor]) -> Tensor:
-    joined: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+    joined: Tensor = torch.block_diag(*parts)
     return joined

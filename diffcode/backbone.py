@@ -97,7 +97,7 @@ class Backbone:
             )
         if unused:  # say, biases that Llama may have: leaving them out would change every answer
             raise ModelUnavailable(f"tensor {min(unused)!r} is unknown: diffcode runs plain Qwen2 and Llama models")
-        self._frequencies_K = rope_frequencies(shape).to(device)
+        self.frequencies_K = rope_frequencies(shape).to(device)
 
     def new_cache(self, capacity: int) -> KVCache:
         shape = (self.shape.layers, self.shape.kv_heads, capacity, self.shape.head_width)
@@ -128,7 +128,7 @@ class Backbone:
         end = cache.length + rows
         keys_end = -(-end // KEYS_MULTIPLE) * KEYS_MULTIPLE
         cache.grow(keys_end)
-        cos_RK, sin_RK = self._rotary(positions_R)
+        cos_RK, sin_RK = self.rotary(positions_R)
         seen_RS = F.pad(F.pad(seen_RR, (cache.length, 0), value=True), (0, keys_end - end), value=False)
         for i, layer in enumerate(self.layers):
             low_rank = adapter.layers[i] if adapter is not None and span_rows else {}
@@ -158,8 +158,9 @@ class Backbone:
             up_RF[-span_rows:] += more_RF[:, self.shape.ffn :]
         return _linear(F.silu(gate_RF) * up_RF, layer.down_DF, low_rank.get("down"), span_rows)
 
-    def _rotary(self, positions_R: Tensor) -> tuple[Tensor, Tensor]:
-        angle_RK = torch.outer(positions_R.float(), self._frequencies_K).repeat(1, 2)
+    def rotary(self, positions_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions, [R, K] each."""
+        angle_RK = torch.outer(positions_R.float(), self.frequencies_K).repeat(1, 2)
         return angle_RK.cos().to(self.dtype), angle_RK.sin().to(self.dtype)
 
 

@@ -3,14 +3,14 @@
 Everything that needs no model is checked before one is loaded. Importing this module loads no torch and no rich.
 """
 
+import importlib
 import json
 import math
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +21,7 @@ from diffcode import files
 from diffcode.config import POLICY_NAMES, DenoiseOptions
 from diffcode.diff import plain_diff
 from diffcode.errors import BadOption, Cancelled, DiffcodeError, UnwritableFile
+from diffcode.interrupt import interruptible
 from diffcode.positions import Lines, find_holes
 from diffcode.version import VERSION
 
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
     from diffcode.infill import Fill, Infiller, SpanFill
 
 MARKER = "???"
+ELSEWHERE = {
+    "data": "diffcode.training.data_command:command",
+    "eval": "diffcode.evals.command:command",
+    "train": "diffcode.training.command:command",
+}
 JSON_VERSION = 1  # of the documents that --json prints
 
 GROUP_EPILOG = """\b
@@ -37,6 +43,8 @@ Examples:
   diffcode pull                    fetch the default model once (491 MB)
   diffcode fill app.py             show what would stand at every ??? of app.py
   diffcode fill app.py --write     put it there
+  diffcode train --adapt .         make it quicker on your own code
+  diffcode eval --limit 64         measure it on HumanEval's infilling problems
 """
 FILL_EPILOG = """\b
 Examples:
@@ -82,11 +90,24 @@ class FillOptions:
     svg: str | None
     model: str | None
     adapter: str | None
+    infill: str | None
     device: str | None
     dtype: str | None
 
 
 class _Group(click.Group):
+    """Commands of their own packages are imported when they are called: --help answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in ELSEWHERE:
+            return super().get_command(ctx, name)
+        module, _, attribute = ELSEWHERE[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -148,6 +169,7 @@ def cli(ctx: click.Context) -> None:
 @click.option("--svg", metavar="FILE", help="Keep what --watch shows as a picture.")
 @click.option("--model", metavar="NAME_OR_PATH", help="A GGUF file or Hugging Face folder instead of the default.")
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
+@click.option("--infill", metavar="PATH", help="The adapter that is merged into the weights, or none.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... (the fastest one by default).")
 @click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Precision of the weights.")
 def fill(**given: Any) -> None:
@@ -165,7 +187,7 @@ def fill(**given: Any) -> None:
 
     infiller = _load(options)
     watch = display.Watch(source.name, source.text, [(hole.start, hole.end) for hole in holes])
-    with _interruptible() as stop:
+    with interruptible() as stop:
         filled = _fill(infiller, options, watch, stop)
         if stop.is_set():
             raise Cancelled("interrupted: nothing was written")
@@ -200,7 +222,12 @@ def load_infiller(options: FillOptions, report: "hub.Report") -> "Infiller":
     from diffcode.infill import Infiller
 
     return Infiller.from_pretrained(
-        options.model, adapter=options.adapter, device=options.device, dtype=options.dtype, report=report
+        options.model,
+        adapter=options.adapter,
+        infill=options.infill,
+        device=options.device,
+        dtype=options.dtype,
+        report=report,
     )
 
 
@@ -275,27 +302,6 @@ def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: thre
             on_step=watch.add if seen else None,
             cancelled=stop.is_set,
         )
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, a second one kills. Python's own handler could strike in the middle of a write."""
-    stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    # other threads may not, and whoever ignores it (nohup, a background job) meant to
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
-        yield stop
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # ---- after it

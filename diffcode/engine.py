@@ -4,7 +4,7 @@ Shapes as in `kernels.reference`; N is the number of kept vocabulary rows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +15,13 @@ from diffcode.adapter import ADAPTERS, SpanAdapter
 from diffcode.backbone import Backbone
 from diffcode.errors import BadOption, ModelUnavailable
 from diffcode.kernels import reference as ops
-from diffcode.loading import folder_of, open_folder
+from diffcode.loading import folder_of, open_folder, unpacked_name
+from diffcode.merge import is_current, merged_folder, merged_name
 from diffcode.policies import Guess, Origin
 from diffcode.tokens import Tokens
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+SPAN, INFILL = "", "-infill"  # the default model's adapters, by the ends of their folders' names
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 Noise = Callable[[int], Tensor]  # place -> Gumbel noise [V]
 
@@ -41,23 +43,28 @@ class Model:
         device: str | None = None,
         dtype: str | None = None,
         report: hub.Report | None = None,
+        infill: str | None = None,
     ) -> "Model":
         """`name`: None or the default's name, a GGUF file, or a Hugging Face folder. Raises ModelUnavailable.
 
-        `adapter`: a folder, "none", or None for the one shipped for the default model.
+        `adapter`, on span rows, and `infill`, merged into the weights: a folder, "none", or None for those shipped for
+        the default model.
         """
         torch_device, torch_dtype = _device(device), _dtype(dtype)  # first: a wrong one must not cost a download
-        folder = _model_folder(name, report)
+        folder = _model_folder(name, shipped(name, infill, INFILL), report)
         shape, tensors = open_folder(folder)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
-        span_adapter = None
-        adapter_folder = _adapter_folder(name, adapter)
-        if adapter_folder is not None:
-            span_adapter = SpanAdapter.load(adapter_folder, shape.layers, torch_dtype, torch_device)
-            _check_fits(span_adapter, backbone, adapter_folder)
-        kept_N = span_adapter.kept_N if span_adapter else None
-        span_head_ND = backbone.head_VD if kept_N is None else backbone.head_VD[kept_N]
-        return cls(backbone, Tokens.from_folder(folder), span_adapter, span_head_ND)
+        model = cls(backbone, Tokens.from_folder(folder), None, None)
+        adapter_folder = shipped(name, adapter, SPAN)
+        return model if adapter_folder is None else model.with_adapter(adapter_folder)
+
+    def with_adapter(self, folder: Path) -> "Model":
+        """The same weights with another span adapter; both models can be used. Raises ModelUnavailable."""
+        backbone = self.backbone
+        adapter = SpanAdapter.load(folder, backbone.shape.layers, backbone.dtype, backbone.device)
+        _check_fits(adapter, backbone, folder)
+        head_ND = backbone.head_VD if adapter.kept_N is None else backbone.head_VD[adapter.kept_N]
+        return replace(self, adapter=adapter, span_head_ND=head_ND)
 
     def session(self, noise: Noise | None = None, temperature: float = 0.0) -> "TorchSession":
         """A new, empty canvas."""
@@ -100,11 +107,34 @@ class TorchSession:
         base = self._base_head(base_RD, places, allowed)
         spans: list[tuple[Guess, ...]] = [()] * (rows.drafts + 1)
         if rows.span_rows:
-            behind = [first_place + anchor + w + 1 for anchor in rows.anchors for w in range(rows.window)]
-            guesses = self._span_head(hidden_RD[rows.chain :], behind)
-            for i, anchor in enumerate(rows.anchors):
-                spans[anchor] = guesses[i * rows.window : (i + 1) * rows.window]
+            hidden_AWD = hidden_RD[rows.chain :].view(len(rows.anchors), rows.window, -1)
+            found = self._span_guesses(hidden_AWD, [base[anchor] for anchor in rows.anchors], window, rows, first_place)
+            for anchor, guesses in zip(rows.anchors, found, strict=True):
+                spans[anchor] = guesses
         return base, tuple(spans)
+
+    def _span_guesses(
+        self, x_AWD: Tensor, firsts: list[Guess], window: Sequence[int | None], rows: "Rows", first_place: int
+    ) -> list[tuple[Guess, ...]]:
+        """Guesses of each anchor's span rows; `firsts` are the base's for window place 0."""
+        adapter = self._model.adapter
+        assert adapter is not None
+        behind = [[first_place + anchor + w + 1 for w in range(rows.window)] for anchor in rows.anchors]
+        if adapter.successor is None:
+            guesses = self._span_head(x_AWD.flatten(0, 1), [place for places in behind for place in places])
+            return [guesses[i : i + rows.window] for i in range(0, len(guesses), rows.window)]
+        found: list[list[Guess]] = [[] for _ in rows.anchors]
+        before = [guess.token for guess in firsts]
+        for w in range(rows.window):
+            known = window[w]
+            previous_AD = self._model.backbone.embed(before if known is None else [known] * len(before))
+            low, eps = adapter.successor, self._model.backbone.shape.norm_eps
+            x_AD = ops.successor(x_AWD[:, w], previous_AD, low.down_rD, low.up_Er, eps)
+            guesses = self._span_head(x_AD, [places[w] for places in behind])
+            before = [guess.token for guess in guesses]
+            for mine, guess in zip(found, guesses, strict=True):
+                mine.append(guess)
+        return [tuple(guesses) for guesses in found]
 
     def _forward(self, chain: list[int], window: Sequence[int | None], rows: "Rows") -> Tensor:
         backbone, adapter = self._model.backbone, self._model.adapter
@@ -190,17 +220,23 @@ def _guesses(found: ops.HeadRows, kept_N: Tensor | None, origin: Origin) -> tupl
     return tuple(Guess(t, p, m, e, origin) for t, p, m, e in zip(*(c.tolist() for c in columns), strict=True))
 
 
-def _model_folder(name: str | None, report: hub.Report | None) -> Path:
-    if name is None or name == DEFAULT_MODEL:
-        return folder_of(hub.pull(report=report))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.suffix == ".gguf" and path.is_file():
-        return folder_of(path)
-    raise ModelUnavailable(
-        f"there is no model {name!r}: give {DEFAULT_MODEL}, a .gguf file, or a folder with config.json and .safetensors"
-    )
+def _model_folder(name: str | None, infill: Path | None, report: hub.Report | None) -> Path:
+    """The folder to open: unpacked, merged, both made on first use."""
+    path = Path(name).expanduser() if name not in (None, DEFAULT_MODEL) else None
+    if path is not None and path.is_dir():
+        return merged_folder(path, infill) if infill else path
+    if path is not None and not (path.suffix == ".gguf" and path.is_file()):
+        raise ModelUnavailable(
+            f"there is no model {name!r}: give {DEFAULT_MODEL}, a .gguf file, or a folder with config.json and "
+            ".safetensors"
+        )
+    gguf = path or hub.pull(report=report)
+    if infill is None:
+        return folder_of(gguf)
+    plain = unpacked_name(gguf)
+    if plain.exists() or not is_current(merged_name(plain, infill), plain):
+        return merged_folder(folder_of(gguf), infill)
+    return merged_name(plain, infill)
 
 
 def _check_fits(adapter: SpanAdapter, backbone: Backbone, folder: Path) -> None:
@@ -214,12 +250,14 @@ def _check_fits(adapter: SpanAdapter, backbone: Backbone, folder: Path) -> None:
         raise ModelUnavailable(f"{folder} is an adapter for another base model: name one that was trained for this one")
 
 
-def _adapter_folder(name: str | None, adapter: str | None) -> Path | None:
-    if adapter == "none":
+def shipped(name: str | None, given: str | None, kind: str) -> Path | None:
+    """The adapter's folder: what was asked for, or the default model's own."""
+    if given == "none":
         return None
-    if adapter is not None:
-        return Path(adapter).expanduser()
-    return ADAPTERS / DEFAULT_MODEL if name is None or name == DEFAULT_MODEL else None
+    if given is not None:
+        return Path(given).expanduser()
+    own = ADAPTERS / f"{DEFAULT_MODEL}{kind}"
+    return own if (name is None or name == DEFAULT_MODEL) and own.is_dir() else None
 
 
 def _device(name: str | None) -> torch.device:

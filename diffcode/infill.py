@@ -66,14 +66,16 @@ class Infiller:
         dtype: str | None = None,
         window: WindowOptions | None = None,
         report: hub.Report | None = None,
+        infill: str | None = None,
     ) -> "Infiller":
         """Load the default model (pulling its weights if need be), a `.gguf` file, or a Hugging Face folder.
 
-        `adapter`: a folder, "none", or None for the shipped one. `device`: a torch device, None for CUDA where there
+        `adapter`: a folder, "none", or None for the shipped one; `infill` likewise, the adapter that is merged into
+        the weights so that they know where a hole ends. `device`: a torch device, None for CUDA where there
         is one. `dtype`: "bfloat16" (default) or "float32". `report` is called with the progress of a download.
         Raises ModelUnavailable, BadOption.
         """
-        return cls(Model.load(model, adapter, device, dtype, report), window)
+        return cls(Model.load(model, adapter, device, dtype, report, infill), window)
 
     def fill(
         self,

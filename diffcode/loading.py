@@ -123,7 +123,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def folder_of(gguf_path: Path) -> Path:
     """The bf16 folder of a GGUF file, beside it, made on first use. Raises ModelUnavailable if that fails."""
-    folder = gguf_path.with_suffix(".bf16")
+    folder = unpacked_name(gguf_path)
     if _is_current(folder, gguf_path):
         return folder
     try:
@@ -136,6 +136,11 @@ def folder_of(gguf_path: Path) -> Path:
         raise ModelUnavailable(
             f"cannot write {folder} ({error}): free some space ({needed}) or set DIFFCODE_HOME elsewhere"
         ) from error
+
+
+def unpacked_name(gguf_path: Path) -> Path:
+    """Where `folder_of` puts a file's folder."""
+    return gguf_path.with_suffix(".bf16")
 
 
 def _is_current(folder: Path, gguf_path: Path) -> bool:

@@ -42,6 +42,18 @@ def gated_low_rank(x_RD: Tensor, down_rD: Tensor, up_Er: Tensor) -> Tensor:
     return F.linear(F.linear(x_RD, down_rD), up_Er)
 
 
+def successor(x_RD: Tensor, previous_RD: Tensor, down_HE: Tensor, up_DH: Tensor, eps: float) -> Tensor:
+    """`x + silu([x, e] down^T) up^T`, x and e normed: a row's final hidden state, told which token stands at its place.
+
+    Span rows are computed all at once and do not know each other's tokens; this small map lets the head take them one
+    after the other, so that drafts fit together (the sampler head of Samragh et al. 2025, arXiv 2507.11851, section 3).
+    `previous_RD` are the input vectors of the tokens at the rows' own places, E = 2 D, H the map's width.
+    """
+    ones_D = x_RD.new_ones(x_RD.shape[1])
+    both_RE = torch.cat((rms_norm(x_RD, ones_D, eps), rms_norm(previous_RD, ones_D, eps)), dim=-1)
+    return x_RD + F.linear(F.silu(F.linear(both_RE, down_HE)), up_DH)
+
+
 @dataclass(frozen=True, slots=True)
 class HeadRows:
     """What the vocabulary head says about each of R rows."""

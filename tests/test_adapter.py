@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from diffcode.adapter import ADAPTERS, SpanAdapter
+from diffcode.adapter import ADAPTERS, SpanAdapter, low_rank_maps, peft_maps
 from diffcode.engine import DEFAULT_MODEL, Model
 from diffcode.errors import ModelUnavailable
 from tests import tiny
@@ -194,3 +194,32 @@ def test_an_adapter_for_another_base_is_refused(tensors: dict[str, Tensor], tmp_
         Model.load(str(base), str(other))
     assert str(other) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# --- adapters without a mask: those that are merged ---
+
+
+def test_low_rank_maps_need_no_mask_vector(tmp_path: Path) -> None:
+    tensors = tiny.adapter_tensors(SETTINGS, rank=4)
+    whole = load(tiny.write_adapter(tmp_path / "span", tensors, alpha=3.0))
+    del tensors["mask_embedding"]
+    maps = low_rank_maps(tiny.write_adapter(tmp_path / "infill", tensors, alpha=3.0), 3)
+    for ours, theirs in zip(maps, whole.layers, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name].up_Er, theirs[name].up_Er) for name in ours)
+        assert all(torch.equal(ours[name].down_rD, theirs[name].down_rD) for name in ours)
+
+
+def test_an_adapter_without_a_mask_is_no_span_adapter(tmp_path: Path) -> None:
+    tensors = {name: t for name, t in tiny.adapter_tensors(SETTINGS).items() if name != "mask_embedding"}
+    assert "mask_embedding" in refused(tiny.write_adapter(tmp_path, tensors))
+
+
+def test_peft_maps_are_named_by_the_weight_they_add_to(tmp_path: Path) -> None:
+    tensors = {name: t for name, t in tiny.adapter_tensors(SETTINGS, rank=4).items() if name != "mask_embedding"}
+    found = peft_maps(tiny.write_adapter(tmp_path, {n: t.bfloat16() for n, t in tensors.items()}, alpha=1.3))
+    assert len(found) == 3 * 7
+    for name, low in found.items():
+        down, up = (tensors[f"base_model.model.{name}.lora_{m}.weight"].bfloat16().float() for m in "AB")
+        assert torch.equal(low.down_rD, down)
+        assert torch.equal(low.up_Er, up * (1.3 / 4))

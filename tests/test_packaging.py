@@ -111,7 +111,7 @@ def test_command_is_installed(names: set[str], wheel: Path):
         assert "diffcode = diffcode.cli:main" in archive.read(path).decode()
 
 
-@pytest.mark.parametrize("module", ["diffcode", "diffcode.cli", "diffcode.evals.infilling"])
+@pytest.mark.parametrize("module", ["diffcode", "diffcode.cli", "diffcode.evals.command"])
 def test_import_loads_no_torch(module: str):
     # `diffcode --help` and shell completion answer at once only without it.
     out = run(sys.executable, "-P", "-c", LOADED_MODULES, module, env={**os.environ, "PYTHONSAFEPATH": "1"})

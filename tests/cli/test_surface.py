@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from fake_infiller import TEXT, FakeInfiller, one_line, process
 
@@ -15,21 +16,31 @@ from diffcode.errors import ModelUnavailable
 # ---- the surface
 
 
+def options_of(command: click.Command) -> list[str]:
+    return sorted(option for parameter in command.params for option in parameter.opts)
+
+
 def test_commands_and_options_are_these() -> None:
     """Scripts rely on them: take nothing away and rename nothing without a note in the README."""
-    surface = {
-        name: sorted(option for parameter in command.params for option in parameter.opts)
-        for name, command in cli.cli.commands.items()
-    }
-    assert surface == {
+    assert {name: options_of(command) for name, command in cli.cli.commands.items()} == {
         "fill": [
-            "--adapter", "--at", "--device", "--diff", "--dtype", "--hole", "--json", "--lines", "--max-tokens",
-            "--model", "--policy", "--seed", "--steps", "--stop", "--svg", "--temperature", "--threshold", "--watch",
-            "--write", "file",
+            "--adapter", "--at", "--device", "--diff", "--dtype", "--hole", "--infill", "--json", "--lines",
+            "--max-tokens", "--model", "--policy", "--seed", "--steps", "--stop", "--svg", "--temperature",
+            "--threshold", "--watch", "--write", "file",
         ],
         "pull": ["--from", "--json"],
     }  # fmt: skip
     assert [option for parameter in cli.cli.params for option in parameter.opts] == ["--version"]
+    assert cli.cli.list_commands(click.Context(cli.cli)) == ["data", "eval", "fill", "pull", "train"]
+
+
+def test_options_of_train_are_these() -> None:
+    from diffcode.training.command import command
+
+    assert options_of(command) == [
+        "--adapt", "--data", "--device", "--dtype", "--fresh", "--from", "--full", "--infill", "--json", "--minutes",
+        "--model", "--out", "--rank", "--rate", "--recompute", "--seed", "--set", "--stage", "--steps", "--texts",
+    ]  # fmt: skip
 
 
 def test_defaults_are_these(engine: FakeInfiller, code: Path) -> None:
@@ -52,13 +63,14 @@ def test_defaults_are_these(engine: FakeInfiller, code: Path) -> None:
 
 def test_options_reach_the_model(engine: FakeInfiller, code: Path) -> None:
     options = "--policy edit --threshold 0.25 --max-tokens 7 --steps 3 --temperature 0.5 --seed 11 --stop a --stop b"
-    loading = "--model m --adapter a --device cpu --dtype float32"
+    loading = "--model m --adapter a --infill i --device cpu --dtype float32"
     assert cli.run(["fill", "code.py", *options.split(), *loading.split()]) == 0
     (call,), (load,) = engine.calls, engine.loads
     expected = {"policy": "edit", "threshold": 0.25, "max_tokens": 7, "max_steps": 3, "temperature": 0.5, "seed": 11}
     assert expected.items() <= call.items()
     assert call["stop"] == ("a", "b")
-    assert (load.model, load.adapter, load.device, load.dtype) == ("m", "a", "cpu", "float32")
+    assert (load.model, load.adapter, load.infill) == ("m", "a", "i")
+    assert (load.device, load.dtype) == ("cpu", "float32")
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
@@ -68,20 +80,42 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_help_loads_nothing_heavy_and_teaches() -> None:
+HEAVY = ("torch", "transformers", "huggingface_hub", "numpy", "rich", "tokenizers", "gguf", "datasets", "tree_sitter")
+
+
+def helped(*args: str) -> str:
+    """What a help text says, from a process of its own that must not have loaded anything heavy for it."""
     program = (
         "import sys\nfrom diffcode import cli\n"
-        "code = cli.run(['fill', '--help'])\n"
-        "print(code, 'torch' in sys.modules, 'rich' in sys.modules, file=sys.stderr)"
+        f"code = cli.run({[*args, '--help']})\n"
+        f"print(code, *(m for m in {HEAVY} if m in sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr.split() == ["0", "False", "False"]
+    assert done.stderr.split() == ["0"]
+    return done.stdout
+
+
+def test_help_loads_nothing_heavy_and_teaches() -> None:
+    shown = helped("fill")
     for line in (
         "  diffcode fill app.py --at 12:5 --write       insert code at line 12, column 5",
         "  130  interrupted; nothing was written (a second Ctrl-C kills at once)",
     ):
-        assert line in done.stdout, "click wrapped the examples"
-    assert [f"  {n} " in done.stdout for n in range(6)] == [True] * 6
+        assert line in shown, "click wrapped the examples"
+    assert [f"  {n} " in shown for n in range(6)] == [True] * 6
+
+
+def test_help_of_the_group_loads_nothing_heavy() -> None:
+    """Though it has a word on the commands of other packages."""
+    shown = helped()
+    for name in ("data", "eval", "fill", "pull", "train"):
+        assert f"\n  {name}  " in shown
+
+
+def test_help_of_train_loads_nothing_heavy() -> None:
+    shown = helped("train")
+    assert "  diffcode train --data runs/corpus --out runs/span      then a span adapter" in shown
+    assert "  span     the adapter of the span rows: more tokens a forward" in shown
 
 
 def test_help_of_the_group(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffcode.kernels.reference import HeadRows, gated_low_rank, masked_head, rms_norm, rotate, span_attention
+from diffcode.kernels.reference import (
+    HeadRows,
+    gated_low_rank,
+    masked_head,
+    rms_norm,
+    rotate,
+    span_attention,
+    successor,
+)
 
 ROWS = (0, 1, 2, 3, 7, 8, 9, 31)
 
@@ -139,6 +147,36 @@ def test_what_is_not_seen_has_no_say() -> None:
 def test_gated_low_rank_is_the_merged_product(rows: int) -> None:
     x_RD, down_rD, up_Er = normal(rows, 16), normal(3, 16, seed=1), normal(5, 3, seed=2)
     assert torch.allclose(gated_low_rank(x_RD, down_rD, up_Er), x_RD @ (up_Er @ down_rD).T, atol=1e-4)
+
+
+# --- successor ---
+
+
+@pytest.mark.parametrize("rows", [0, *ROWS[1:]])
+@pytest.mark.parametrize("eps", [1e-6, 0.5])
+def test_successor_equals_its_formula(rows: int, eps: float) -> None:
+    x_RD, previous_RD = 3 * normal(rows, 12, seed=rows), 0.1 * normal(rows, 12, seed=50)
+    down_HE, up_DH = normal(5, 24, seed=51), normal(12, 5, seed=52)
+    out_RD = successor(x_RD, previous_RD, down_HE, up_DH, eps)
+    assert out_RD.shape == (rows, 12)
+    for x_D, previous_D, out_D in zip(x_RD.double(), previous_RD.double(), out_RD.double(), strict=True):
+        both = []
+        for part_D in (x_D, previous_D):
+            scale = math.sqrt(sum(v * v for v in part_D.tolist()) / 12 + eps)
+            both += [v / scale for v in part_D.tolist()]
+        inner_H = [sum(a * b for a, b in zip(row, both, strict=True)) for row in down_HE.double().tolist()]
+        inner = torch.tensor([h / (1 + math.exp(-h)) for h in inner_H]).double()
+        assert torch.allclose(out_D, x_D + up_DH.double() @ inner, atol=1e-4)
+
+
+def test_successor_rows_are_strangers() -> None:
+    x_RD, previous_RD = normal(7, 16), normal(7, 16, seed=1)
+    down_HE, up_DH = normal(4, 32, seed=2), normal(16, 4, seed=3)
+    whole = successor(x_RD, previous_RD, down_HE, up_DH, 1e-6)
+    for row in range(7):
+        alone = successor(x_RD[row, None], previous_RD[row, None], down_HE, up_DH, 1e-6)
+        assert torch.allclose(alone[0], whole[row], atol=1e-5)
+    assert torch.equal(successor(x_RD, previous_RD, down_HE, torch.zeros(16, 4), 1e-6), x_RD)
 
 
 # --- masked_head ---
