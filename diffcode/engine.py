@@ -3,7 +3,7 @@
 Shapes as in `kernels.reference`; N is the number of kept vocabulary rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,17 +13,20 @@ from torch import Tensor
 from diffcode import hub
 from diffcode.adapter import ADAPTERS, SpanAdapter
 from diffcode.backbone import Backbone
+from diffcode.denoise import Session
 from diffcode.errors import BadOption, ModelUnavailable
 from diffcode.kernels import reference as ops
+from diffcode.kernels.cpu.engine import Engine, EngineWeights
 from diffcode.loading import folder_of, open_folder, unpacked_name
 from diffcode.merge import is_current, merged_folder, merged_name
+from diffcode.native import NativeSession, packed_adapter, packed_name, packed_weights
 from diffcode.policies import Guess, Origin
+from diffcode.rows import Noise, Rows
 from diffcode.tokens import Tokens
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 SPAN, INFILL = "", "-infill"  # the default model's adapters, by the ends of their folders' names
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-Noise = Callable[[int], Tensor]  # place -> Gumbel noise [V]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Model:
     tokens: Tokens
     adapter: SpanAdapter | None
     span_head_ND: Tensor | None  # the adapter's kept rows of the head
+    packed: EngineWeights | None = None  # for the CPU engine, without the adapter
+    engine: Engine | None = None
 
     @classmethod
     def load(
@@ -44,19 +49,21 @@ class Model:
         dtype: str | None = None,
         report: hub.Report | None = None,
         infill: str | None = None,
+        machine: str = "torch",
     ) -> "Model":
         """`name`: None or the default's name, a GGUF file, or a Hugging Face folder. Raises ModelUnavailable.
 
         `adapter`, on span rows, and `infill`, merged into the weights: a folder, "none", or None for those shipped for
-        the default model.
+        the default model. `machine`: "torch", or "native" for the CPU engine in 8 bits.
         """
         torch_device, torch_dtype = _device(device), _dtype(dtype)  # first: a wrong one must not cost a download
         folder = _model_folder(name, shipped(name, infill, INFILL), report)
         shape, tensors = open_folder(folder)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
-        model = cls(backbone, Tokens.from_folder(folder), None, None)
+        packed = packed_weights(backbone, packed_name(folder)) if machine == "native" else None
+        model = cls(backbone, Tokens.from_folder(folder), None, None, packed)
         adapter_folder = shipped(name, adapter, SPAN)
-        return model if adapter_folder is None else model.with_adapter(adapter_folder)
+        return model.ready() if adapter_folder is None else model.with_adapter(adapter_folder)
 
     def with_adapter(self, folder: Path) -> "Model":
         """The same weights with another span adapter; both models can be used. Raises ModelUnavailable."""
@@ -64,10 +71,20 @@ class Model:
         adapter = SpanAdapter.load(folder, backbone.shape.layers, backbone.dtype, backbone.device)
         _check_fits(adapter, backbone, folder)
         head_ND = backbone.head_VD if adapter.kept_N is None else backbone.head_VD[adapter.kept_N]
-        return replace(self, adapter=adapter, span_head_ND=head_ND)
+        return replace(self, adapter=adapter, span_head_ND=head_ND).ready()
 
-    def session(self, noise: Noise | None = None, temperature: float = 0.0) -> "TorchSession":
+    def ready(self) -> "Model":
+        """With an engine for these weights, if it is to run on one."""
+        if self.packed is None:
+            return self
+        adapter, head_ND = self.adapter, self.span_head_ND
+        packed = None if adapter is None or head_ND is None else packed_adapter(adapter, head_ND)
+        return replace(self, engine=Engine(replace(self.packed, adapter=packed)))
+
+    def session(self, noise: Noise | None = None, temperature: float = 0.0) -> Session:
         """A new, empty canvas."""
+        if self.engine is not None:
+            return NativeSession(self.engine, self.adapter.kept_N if self.adapter else None, noise, temperature)
         return TorchSession(self, noise, temperature)
 
     def noise(self, seed: int) -> Noise:
@@ -108,20 +125,20 @@ class TorchSession:
         spans: list[tuple[Guess, ...]] = [()] * (rows.drafts + 1)
         if rows.span_rows:
             hidden_AWD = hidden_RD[rows.chain :].view(len(rows.anchors), rows.window, -1)
-            found = self._span_guesses(hidden_AWD, [base[anchor] for anchor in rows.anchors], window, rows, first_place)
+            firsts = [base[anchor] for anchor in rows.anchors]
+            found = self._span_guesses(hidden_AWD, firsts, window, rows, rows.span_places(first_place))
             for anchor, guesses in zip(rows.anchors, found, strict=True):
                 spans[anchor] = guesses
         return base, tuple(spans)
 
     def _span_guesses(
-        self, x_AWD: Tensor, firsts: list[Guess], window: Sequence[int | None], rows: "Rows", first_place: int
+        self, x_AWD: Tensor, firsts: list[Guess], window: Sequence[int | None], rows: Rows, places: list[int]
     ) -> list[tuple[Guess, ...]]:
         """Guesses of each anchor's span rows; `firsts` are the base's for window place 0."""
         adapter = self._model.adapter
         assert adapter is not None
-        behind = [[first_place + anchor + w + 1 for w in range(rows.window)] for anchor in rows.anchors]
         if adapter.successor is None:
-            guesses = self._span_head(x_AWD.flatten(0, 1), [place for places in behind for place in places])
+            guesses = self._span_head(x_AWD.flatten(0, 1), places)
             return [guesses[i : i + rows.window] for i in range(0, len(guesses), rows.window)]
         found: list[list[Guess]] = [[] for _ in rows.anchors]
         before = [guess.token for guess in firsts]
@@ -130,13 +147,13 @@ class TorchSession:
             previous_AD = self._model.backbone.embed(before if known is None else [known] * len(before))
             low, eps = adapter.successor, self._model.backbone.shape.norm_eps
             x_AD = ops.successor(x_AWD[:, w], previous_AD, low.down_rD, low.up_Er, eps)
-            guesses = self._span_head(x_AD, [places[w] for places in behind])
+            guesses = self._span_head(x_AD, places[w :: rows.window])
             before = [guess.token for guess in guesses]
             for mine, guess in zip(found, guesses, strict=True):
                 mine.append(guess)
         return [tuple(guesses) for guesses in found]
 
-    def _forward(self, chain: list[int], window: Sequence[int | None], rows: "Rows") -> Tensor:
+    def _forward(self, chain: list[int], window: Sequence[int | None], rows: Rows) -> Tensor:
         backbone, adapter = self._model.backbone, self._model.adapter
         x_RD = backbone.embed(chain)
         if rows.span_rows:
@@ -177,41 +194,6 @@ class TorchSession:
             gumbel_RN = torch.stack([n if adapter.kept_N is None else n[adapter.kept_N] for n in noises])
         found = ops.masked_head(x_RD, head_ND, gumbel_RV=gumbel_RN, temperature=self._temperature)
         return _guesses(found, adapter.kept_N, "span")
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The layout of one forward: fresh tokens, drafts, then one copy of the window for every anchor."""
-
-    fresh: int
-    drafts: int
-    window: int
-    anchors: tuple[int, ...]  # numbers of drafts behind which a window stands
-
-    @property
-    def chain(self) -> int:
-        return self.fresh + self.drafts
-
-    @property
-    def span_rows(self) -> int:
-        return self.window * len(self.anchors)
-
-    def positions(self, start: int) -> list[int]:
-        """Rotary positions, the cached context ending before `start`."""
-        chain = range(start, start + self.chain)
-        windows = (start + self.fresh + anchor + w for anchor in self.anchors for w in range(self.window))
-        return [*chain, *windows]
-
-    def seen(self) -> Tensor:
-        """Which new row (second index) each new row may look at, bool [R, R]."""
-        total = self.chain + self.span_rows
-        seen_RR = torch.ones(total, total, dtype=torch.bool).tril()
-        for i, anchor in enumerate(self.anchors):
-            first = self.chain + i * self.window
-            seen_RR[first : first + self.window] = False
-            seen_RR[first : first + self.window, : self.fresh + anchor] = True
-            seen_RR[first : first + self.window, first : first + self.window] = True
-        return seen_RR
 
 
 def _guesses(found: ops.HeadRows, kept_N: Tensor | None, origin: Origin) -> tuple[Guess, ...]:

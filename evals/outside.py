@@ -25,9 +25,10 @@ from diffcode.tokens import Tokens
 if TYPE_CHECKING:
     import torch
 
-    from diffcode.engine import Model, Noise
+    from diffcode.engine import Model
     from diffcode.infill import Infiller
     from diffcode.policies import Guess
+    from diffcode.rows import Noise
 
 TIMEOUT = 600  # seconds for one completion
 ROOM_TO_SPARE = 64  # tokens

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from diffcode.backbone import KVCache
-from diffcode.engine import Model, Rows, TorchSession
+from diffcode.engine import Model, TorchSession
 from diffcode.errors import BadOption, DiffcodeError, ModelUnavailable
 from diffcode.policies import Guess
+from diffcode.rows import Rows
 from tests import tiny
 from tests.tiny import Oracle, Row
 

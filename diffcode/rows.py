@@ -1,0 +1,48 @@
+"""The layout of one forward: which rows there are, where they stand, and what they see."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Noise = Callable[[int], Tensor]  # place -> Gumbel noise [V]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The layout of one forward: fresh tokens, drafts, then one copy of the window for every anchor."""
+
+    fresh: int
+    drafts: int
+    window: int
+    anchors: tuple[int, ...]  # numbers of drafts behind which a window stands
+
+    @property
+    def chain(self) -> int:
+        return self.fresh + self.drafts
+
+    @property
+    def span_rows(self) -> int:
+        return self.window * len(self.anchors)
+
+    def span_places(self, first_place: int) -> list[int]:
+        """The place that each span row guesses; `first_place` is the one that the first base row decides."""
+        return [first_place + anchor + w + 1 for anchor in self.anchors for w in range(self.window)]
+
+    def positions(self, start: int) -> list[int]:
+        """Rotary positions, the cached context ending before `start`."""
+        chain = range(start, start + self.chain)
+        windows = (start + self.fresh + anchor + w for anchor in self.anchors for w in range(self.window))
+        return [*chain, *windows]
+
+    def seen(self) -> Tensor:
+        """Which new row (second index) each new row may look at, bool [R, R]."""
+        total = self.chain + self.span_rows
+        seen_RR = torch.ones(total, total, dtype=torch.bool).tril()
+        for i, anchor in enumerate(self.anchors):
+            first = self.chain + i * self.window
+            seen_RR[first : first + self.window] = False
+            seen_RR[first : first + self.window, : self.fresh + anchor] = True
+            seen_RR[first : first + self.window, first : first + self.window] = True
+        return seen_RR

@@ -1,0 +1,79 @@
+// The C interface. kernels/cpu/native.py mirrors every struct; kVersion changes with any of them.
+#pragma once
+#include <cstdint>
+
+#include "ops.h"
+
+extern "C" {
+
+constexpr int32_t kVersion = 1;
+
+struct diffcode_shape {
+  int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
+  int32_t successor;  // width of the successor map, 0: there is none
+  float norm_eps;
+};
+
+struct diffcode_linear {  // diffcode::Linear
+  const uint8_t* weights;
+  const float* scales;
+  const float* bias;
+  int32_t outputs, inputs, group, real_outputs;
+};
+
+struct diffcode_layer {
+  const float *input_norm, *post_norm;
+  diffcode_linear qkv, out, gate_up, down;
+  // The adapter's low-rank maps; outputs 0 where a map has none.
+  diffcode_linear qkv_low, qkv_high, out_low, out_high, gate_up_low, gate_up_high, down_low, down_high;
+};
+
+struct diffcode_weights {
+  diffcode_shape shape;
+  const diffcode_layer* layers;
+  const float* norm;
+  const uint16_t* embedding;  // bf16 [V, D]
+  const float* mask;          // [D], null without an adapter
+  const float* frequencies;   // of the rotary embedding, [K / 2]
+  diffcode_linear head, span_head;
+  const int32_t* kept;  // token of each row of span_head, or null
+  diffcode_linear successor_down, successor_up;
+};
+
+struct diffcode_guess {
+  int32_t token;
+  float probability, margin, entropy;
+};
+
+struct diffcode_step {
+  int32_t context;  // places of the cache that are filled
+  int32_t rows, span_rows;
+  const int32_t* tokens;     // [rows], -1: masked
+  const int32_t* positions;  // [rows]
+  const uint8_t* seen;       // [rows, rows]
+  int32_t base_first, base_rows;  // rows whose next token is guessed over the whole vocabulary
+  int32_t anchors, window;        // span rows are anchors x window
+  const int32_t* anchor_base;     // [anchors]: number of the base row that says what stands at window place 0
+  const int32_t* shown;           // [window]: token at each window place, -1: masked
+  float temperature;
+  const uint8_t* allowed;   // [base_rows, vocabulary]: tokens that may stand there, or null
+  const float* base_noise;  // [base_rows, vocabulary] or null
+  const float* span_noise;  // [span_rows, kept] or null
+  const volatile int32_t* cancelled;  // looked at between layers
+};
+
+int32_t diffcode_version();
+const char* diffcode_isa();  // null: DIFFCODE_ISA names one that does not run here
+void* diffcode_model_new(const diffcode_weights* weights, int32_t threads);
+void diffcode_model_free(void* model);
+void* diffcode_session_new(void* model);
+void diffcode_session_free(void* session);
+// Forgets places from `length` on, or makes room for as many. 0, or -1 where memory is short.
+int32_t diffcode_session_reserve(void* session, int32_t length);
+int64_t diffcode_session_bytes(void* session);
+// One forward. hidden [rows, D] (or null) gets the final states. 0; 1: cancelled; -1: memory is short.
+int32_t diffcode_step_run(void* session, const diffcode_step* step, diffcode_guess* base, diffcode_guess* spans,
+                          float* hidden);
+// One linear map of fp32 rows [rows, D] to y [rows, padded outputs], for tests and measurements.
+int32_t diffcode_linear_run(const diffcode_linear* linear, const float* x, int32_t rows, float* y);
+}

@@ -1,0 +1,92 @@
+// AVX-512 with VNNI: Intel from Ice Lake on, AMD from Zen 4 on.
+#include "ops.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,avx2")
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,avx2"))), \
+                             apply_to = function)
+#endif
+
+namespace diffcode {
+namespace avx512 {
+
+// MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
+// rows' bytes can then be broadcast four at a time.
+template <int MR>
+inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
+  const uint8_t* w = linear.weights + static_cast<size_t>(block) * inputs * kBlock;
+  const float* scales = linear.scales + static_cast<size_t>(block) * groups * kBlock;
+  const int8_t* x[MR];
+  __m512 sums[MR][2];
+  for (int r = 0; r < MR; r++) {
+    x[r] = rows.values + static_cast<size_t>(row + r) * inputs;
+    sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+  }
+  for (int g = 0; g < groups; g++) {
+    __m512i dots[MR][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++)
+      dots[r][0] = dots[r][1] = _mm512_set1_epi32(rows.offsets[static_cast<size_t>(row + r) * groups + g]);
+    for (int k = 0; k < quads; k++) {
+      const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 64);
+      _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(w) + 2112, _MM_HINT_T0);
+      w += 128;
+      const int at = (g * quads + k) * 4;
+#pragma GCC unroll 12
+      for (int r = 0; r < MR; r++) {
+        int32_t four;
+        __builtin_memcpy(&four, x[r] + at, 4);
+        const __m512i bytes = _mm512_set1_epi32(four);
+        dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], low, bytes);
+        dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], high, bytes);
+      }
+    }
+    const __m512 low_scale = _mm512_loadu_ps(scales + g * kBlock), high_scale = _mm512_loadu_ps(scales + g * kBlock + 16);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++) {
+      const __m512 mine = _mm512_set1_ps(rows.scales[static_cast<size_t>(row + r) * groups + g]);
+      sums[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][0]), _mm512_mul_ps(low_scale, mine), sums[r][0]);
+      sums[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][1]), _mm512_mul_ps(high_scale, mine), sums[r][1]);
+    }
+  }
+  for (int r = 0; r < MR; r++) {
+    float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
+    for (int half = 0; half < 2; half++) {
+      __m512 value = sums[r][half];
+      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + half * 16));
+      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + half * 16));
+      _mm512_storeu_ps(to + half * 16, value);
+    }
+  }
+}
+
+#include "ops.inl"
+
+const Ops table = {"avx512", rms_norm, quantise, linear, rotate, silu_product, attend, head};
+
+}  // namespace avx512
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#pragma GCC pop_options
+
+const Ops* ops_avx512() {
+  __builtin_cpu_init();
+  const bool has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vnni");
+  return has ? &avx512::table : nullptr;
+}
+}  // namespace diffcode
+#else
+namespace diffcode {
+const Ops* ops_avx512() { return nullptr; }
+}  // namespace diffcode
+#endif

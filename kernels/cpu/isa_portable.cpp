@@ -1,0 +1,51 @@
+// Plain C++: any processor. Also the choice of the table.
+#include <cstdlib>
+#include <cstring>
+
+#include "ops.h"
+
+namespace diffcode {
+namespace portable {
+
+template <int MR>
+inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  const int inputs = linear.inputs, groups = inputs / linear.group;
+  const size_t first = static_cast<size_t>(block) * kBlock;
+  for (int r = 0; r < MR; r++) {
+    float sums[kBlock] = {};
+    for (int g = 0; g < groups; g++) {
+      const size_t at = static_cast<size_t>(row + r) * groups + g;
+      int32_t dots[kBlock];
+      for (int e = 0; e < kBlock; e++) dots[e] = rows.offsets[at];
+      for (int k = g * linear.group; k < (g + 1) * linear.group; k += 4) {
+        const int8_t* x = rows.values + static_cast<size_t>(row + r) * inputs + k;
+        const uint8_t* w = linear.weights + first * inputs + static_cast<size_t>(k) * kBlock;
+        for (int e = 0; e < kBlock; e++)
+          for (int i = 0; i < 4; i++) dots[e] += static_cast<int32_t>(w[e * 4 + i]) * x[i];
+      }
+      const float* scales = linear.scales + first * groups + static_cast<size_t>(g) * kBlock;
+      for (int e = 0; e < kBlock; e++) sums[e] += static_cast<float>(dots[e]) * (scales[e] * rows.scales[at]);
+    }
+    float* to = y + (row + r) * stride + first;
+    for (int e = 0; e < kBlock; e++)
+      to[e] = sums[e] + (linear.bias != nullptr ? linear.bias[first + e] : 0.0f) + (add ? to[e] : 0.0f);
+  }
+}
+
+#include "ops.inl"
+
+const Ops table = {"portable", rms_norm, quantise, linear, rotate, silu_product, attend, head};
+
+}  // namespace portable
+
+const Ops* ops_portable() { return &portable::table; }
+
+const Ops* best_ops() {
+  const Ops* known[] = {ops_avx512(), ops_avx2(), ops_portable()};
+  const char* wanted = std::getenv("DIFFCODE_ISA");
+  for (const Ops* ops : known)
+    if (ops != nullptr && (wanted == nullptr || *wanted == 0 || std::strcmp(wanted, ops->name) == 0)) return ops;
+  return nullptr;  // the one that was asked for does not run here
+}
+
+}  // namespace diffcode

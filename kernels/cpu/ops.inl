@@ -1,0 +1,193 @@
+// The ops, compiled once an instruction set; whoever includes this defines `tile`, the register tile of a linear map.
+// Loops that GCC and clang vectorise by themselves are left to them.
+
+inline float fast_exp(float x) {
+  // 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes' expf): 2 units in the last place, and it vectorises.
+  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  const float n = __builtin_floorf(x * 1.44269504f + 0.5f);
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  union {
+    int32_t bits;
+    float value;
+  } power;
+  power.bits = (static_cast<int32_t>(n) + 127) << 23;
+  return p * power.value;
+}
+
+void rms_norm(const float* x, const float* weight, float* y, int width, float eps) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int i = 0; i < width; i++) sum += x[i] * x[i];
+  const float scale = 1.0f / __builtin_sqrtf(sum / width + eps);
+#pragma omp simd
+  for (int i = 0; i < width; i++) y[i] = x[i] * scale * weight[i];
+}
+
+void quantise(const float* x, int width, int group, int8_t* values, float* scales, int32_t* offsets) {
+  for (int g = 0; g < width / group; g++) {
+    const float* from = x + g * group;
+    int8_t* to = values + g * group;
+    float most = 0;
+#pragma omp simd reduction(max : most)
+    for (int i = 0; i < group; i++) {
+      const float size = __builtin_fabsf(from[i]);
+      most = size > most ? size : most;
+    }
+    const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+    int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < group; i++) {
+      const int32_t value = static_cast<int32_t>(__builtin_rintf(from[i] * inverse));
+      to[i] = static_cast<int8_t>(value);
+      sum += value;
+    }
+    scales[g] = scale;
+    offsets[g] = -128 * sum;
+  }
+}
+
+
+void linear(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
+            bool add) {
+  for (int block = first / kBlock; block < last / kBlock; block++) {
+    int row = 0;
+    for (; row + kTile <= count; row += kTile) tile<kTile>(linear, rows, row, block, y, stride, add);
+    switch (count - row) {
+      case 11: tile<11>(linear, rows, row, block, y, stride, add); break;
+      case 10: tile<10>(linear, rows, row, block, y, stride, add); break;
+      case 9: tile<9>(linear, rows, row, block, y, stride, add); break;
+      case 8: tile<8>(linear, rows, row, block, y, stride, add); break;
+      case 7: tile<7>(linear, rows, row, block, y, stride, add); break;
+      case 6: tile<6>(linear, rows, row, block, y, stride, add); break;
+      case 5: tile<5>(linear, rows, row, block, y, stride, add); break;
+      case 4: tile<4>(linear, rows, row, block, y, stride, add); break;
+      case 3: tile<3>(linear, rows, row, block, y, stride, add); break;
+      case 2: tile<2>(linear, rows, row, block, y, stride, add); break;
+      case 1: tile<1>(linear, rows, row, block, y, stride, add); break;
+      default: break;
+    }
+  }
+}
+
+void rotate(float* x, const float* cos, const float* sin, int heads, int width) {
+  const int half = width / 2;
+  for (int h = 0; h < heads; h++) {
+    float* low = x + h * width;
+    float* high = low + half;
+#pragma omp simd
+    for (int i = 0; i < half; i++) {
+      const float a = low[i], b = high[i];
+      low[i] = a * cos[i] - b * sin[i];
+      high[i] = b * cos[i] + a * sin[i];
+    }
+  }
+}
+
+void silu_product(const float* gate, const float* up, float* y, int width) {
+#pragma omp simd
+  for (int i = 0; i < width; i++) y[i] = gate[i] / (1.0f + fast_exp(-gate[i])) * up[i];
+}
+
+// Sixteen keys at a time for all heads of the group: the keys lie transposed, so no sum runs across a register.
+template <int HEADS>
+void score(const float* q, const float* keys, size_t capacity, int count, int width, float scale, float* scores,
+           size_t stride) {
+  constexpr int kKeys = 16;
+  for (int s = 0; s < count; s += kKeys) {
+    float sums[HEADS][kKeys] = {};
+    for (int d = 0; d < width; d++) {
+      const float* k = keys + d * capacity + s;
+      for (int h = 0; h < HEADS; h++) {
+        const float x = q[h * width + d];
+#pragma omp simd
+        for (int i = 0; i < kKeys; i++) sums[h][i] += x * k[i];
+      }
+    }
+    for (int h = 0; h < HEADS; h++)
+      for (int i = 0; i < kKeys; i++) scores[h * stride + s + i] = sums[h][i] * scale;
+  }
+}
+
+void attend(const float* q, const float* keys, const float* values, size_t capacity, int context, int fresh,
+            const uint8_t* seen, int heads, int width, float* scores, float* y) {
+  const int count = context + fresh;
+  const size_t stride = (static_cast<size_t>(count) + 15) / 16 * 16;
+  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
+  int head = 0;
+  for (; head + 7 <= heads; head += 7)
+    score<7>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+  for (; head + 4 <= heads; head += 4)
+    score<4>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+  for (; head < heads; head++)
+    score<1>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+  for (int h = 0; h < heads; h++) {
+    float* mine = scores + h * stride;
+    for (int i = 0; i < fresh; i++)
+      if (!seen[i]) mine[context + i] = -1e30f;
+    float most = -1e30f;
+#pragma omp simd reduction(max : most)
+    for (int i = 0; i < count; i++) most = mine[i] > most ? mine[i] : most;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < count; i++) {
+      mine[i] = fast_exp(mine[i] - most);
+      sum += mine[i];
+    }
+    const float inverse = 1.0f / sum;
+#pragma omp simd
+    for (int i = 0; i < count; i++) mine[i] *= inverse;
+    for (int i = 0; i < fresh; i++)
+      if (!seen[i]) mine[context + i] = 0;
+  }
+  for (int i = 0; i < heads * width; i++) y[i] = 0;
+  for (int s = 0; s < count; s++) {
+    const float* v = values + s * static_cast<size_t>(width);
+    for (int h = 0; h < heads; h++) {
+      const float p = scores[h * stride + s];
+#pragma omp simd
+      for (int d = 0; d < width; d++) y[h * width + d] += p * v[d];
+    }
+  }
+}
+
+Partial head(const float* logits, int count, int first_token, const float* noise, float temperature) {
+  Partial found{-1e30f, -1e30f, 0, 0, -1e30f, 0, first_token};
+  float most = -1e30f;
+#pragma omp simd reduction(max : most)
+  for (int i = 0; i < count; i++) most = logits[i] > most ? logits[i] : most;
+  float sum = 0, weighted = 0;
+#pragma omp simd reduction(+ : sum, weighted)
+  for (int i = 0; i < count; i++) {
+    const float difference = logits[i] - most, e = fast_exp(difference);
+    sum += e;
+    weighted += difference * e;
+  }
+  int at = 0;
+  while (at < count && logits[at] != most) at++;  // the first of equals
+  float second = -1e30f;
+#pragma omp simd reduction(max : second)
+  for (int i = 0; i < count; i++) {
+    const float value = i == at ? -1e30f : logits[i];
+    second = value > second ? value : second;
+  }
+  found = {most, second, sum, weighted, most, most, first_token + at};
+  if (noise != nullptr) {
+    found.ranked = -1e30f;
+    for (int i = 0; i < count; i++) {
+      const float ranked = logits[i] / temperature + noise[i];
+      if (ranked > found.ranked) {
+        found.ranked = ranked;
+        found.ranked_logit = logits[i];
+        found.token = first_token + i;
+      }
+    }
+  }
+  return found;
+}

@@ -1,0 +1,111 @@
+"""Weights in 8 bits: the rounding, the layout, and the machine's linear map against both."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from diffcode.kernels.cpu import native
+from diffcode.kernels.pack import group_of, pack_linear, unpack_linear
+
+needs_engine = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
+SHAPES = ((1, 4), (31, 8), (32, 128), (33, 132), (64, 896), (97, 512), (128, 4864))
+ROWS = (0, 1, 2, 3, 7, 11, 12, 13, 24, 25, 37)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_rounding_is_within_half_a_step(outputs: int, inputs: int) -> None:
+    weight = drawn(outputs, inputs)
+    packed = pack_linear(weight)
+    size = packed.group
+    steps = weight.view(outputs, -1, size).abs().amax(-1, keepdim=True) / 127
+    wrong = (unpack_linear(packed) - weight).view(outputs, -1, size).abs()
+    assert (wrong <= steps * 0.5001).all()
+    assert (packed.outputs, packed.inputs, packed.padded % 32) == (outputs, inputs, 0)
+
+
+def test_the_layout_is_what_the_engine_reads() -> None:
+    weight = drawn(40, 12)
+    packed = pack_linear(weight, group=4)
+    for e, d in ((0, 0), (1, 5), (31, 11), (32, 3), (39, 8)):
+        stored = int(packed.weights[e // 32, d // 4, e % 32, d % 4]) - 128
+        scale = float(packed.scales[e // 32, d // 4, e % 32])
+        assert stored * scale == pytest.approx(float(weight[e, d]), abs=scale)
+
+
+def test_zeros_stay_zeros() -> None:
+    assert torch.equal(unpack_linear(pack_linear(torch.zeros(5, 8))), torch.zeros(5, 8))
+
+
+@given(st.integers(1, 2000).map(lambda n: 4 * n), st.integers(4, 256))
+def test_groups_divide(inputs: int, most: int) -> None:
+    size = group_of(inputs, most)
+    assert inputs % size == 0
+    assert size % 4 == 0
+    assert size <= max(most, 4)
+
+
+def rounded(x_RD: Tensor, group: int) -> Tensor:
+    """Rows as the engine sees them: 8 bits, a scale for each group."""
+    groups = x_RD.view(len(x_RD), x_RD.shape[1] // group, group)
+    most = groups.abs().amax(-1, keepdim=True)
+    inverse = torch.where(most > 0, 127 / most, torch.zeros_like(most))
+    return ((groups * inverse).round() * (most / 127)).view_as(x_RD)
+
+
+def check_linear() -> None:
+    """Every shape and row count against `x W^T` of the rounded numbers, in fp64."""
+    from diffcode.kernels.cpu.engine import linear
+
+    for outputs, inputs in SHAPES:
+        weight, bias = drawn(outputs, inputs), drawn(outputs, seed=1)
+        for bias_E in (bias, None):
+            packed = pack_linear(weight, bias_E)
+            exact = unpack_linear(packed).double()
+            for count in ROWS:
+                x = drawn(count, inputs, seed=count)
+                x[:, : inputs // 2] *= 30  # outliers in some groups
+                wanted = rounded(x, packed.group).double() @ exact.T + (0 if bias_E is None else bias_E)
+                got = linear(x, packed)
+                assert got.shape == wanted.shape
+                if count == 0:
+                    continue
+                assert ((got - wanted).abs() <= 1e-5 * (1 + wanted.abs().amax())).all(), (outputs, inputs, count)
+                if count > 1:  # a row's result does not depend on the rows beside it
+                    assert torch.equal(linear(x[1:2], packed), got[1:2])
+
+
+@needs_engine
+@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
+    """In a process each, for the choice is made once."""
+    code = (
+        "import sys, test_pack\nfrom diffcode.kernels.cpu import native\n"
+        "sys.exit(77) if native.library() is None else test_pack.check_linear()"
+    )
+    environment = os.environ | {"DIFFCODE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    if done.returncode == 77:
+        pytest.skip(f"this processor has no {isa}")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_engine
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 15), st.integers(0, 10**6))
+def test_the_linear_map_of_any_size(outputs: int, quads: int, rows: int, seed: int) -> None:
+    from diffcode.kernels.cpu.engine import linear
+
+    packed = pack_linear(drawn(outputs, 4 * quads, seed=seed))
+    x = drawn(rows, 4 * quads, seed=seed + 1)
+    wanted = rounded(x, packed.group).double() @ unpack_linear(packed).double().T
+    assert torch.allclose(linear(x, packed).double(), wanted, rtol=0, atol=1e-4)
