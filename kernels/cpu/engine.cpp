@@ -15,7 +15,7 @@ namespace diffcode {
 namespace {
 
 constexpr int kPiece = 64;      // outputs of a linear map that are handed out at once
-constexpr int kAlign = 16;      // keys are read sixteen at a time
+constexpr int kAlign = 32;      // keys are read 32 at a time
 constexpr int kMostRows = 256;  // of one pass through the layers; longer steps go in parts
 constexpr int kPhases = 24;     // of a layer, at most
 
@@ -58,6 +58,13 @@ struct Quantised {
     }
   }
   Rows rows() { return {values.data(), scales.data(), offsets.data()}; }
+  // Row r of `count`, put where its tile expects it.
+  void put(const Ops& ops, const float* from, int r, int count, int width, int group) {
+    const int first = r / kTile * kTile, together = std::min(kTile, count - first);
+    const size_t groups = width / group;
+    ops.quantise(from, width, group, values.data() + static_cast<size_t>(first) * width + (r - first) * 4,
+                 static_cast<size_t>(together) * 4, scales.data() + r * groups, offsets.data() + r * groups);
+  }
 };
 
 struct Session {
@@ -66,7 +73,7 @@ struct Session {
   std::vector<float> keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
   // Scratch of one pass, allocated once.
   std::vector<float> x, normed, qkv, mixed, gate_up, product, low, cos, sin, scores, final_states, logits;
-  Quantised quantised, low_quantised;
+  Quantised quantised, span_quantised, low_quantised;  // all rows; the span rows again, for the adapter; its middle
     std::vector<Counter> counters;
 
   explicit Session(Model* owner) : model(owner), counters(owner->w.shape.layers * kPhases + 8) {}
@@ -121,6 +128,7 @@ void Session::plan(int rows) {
   room(scores, threads * heads * score_stride());
   const size_t widest = std::max<size_t>({static_cast<size_t>(s.ffn), static_cast<size_t>(s.width) * 2, heads * s.head_width});
   quantised.reserve(count, widest);
+  span_quantised.reserve(count, widest);
   low_quantised.reserve(count, rank);
 }
 
@@ -194,7 +202,7 @@ class Pass {
       const float* from = row(session_.gate_up, r, w.gate_up.outputs);
       float* y = row(session_.product, r, shape_.ffn);
       ops_.silu_product(from, from + shape_.ffn, y, shape_.ffn);
-      to_bytes(session_.quantised, r, y, shape_.ffn, w.down.group);
+      to_bytes(r, y, shape_.ffn, w.down.group);
     });
     model_.pool.barrier();
     map(turn, w.down, w.down_low, w.down_high, session_.x, true);
@@ -205,20 +213,20 @@ class Pass {
     each(turn, count_, [&](int r) {
       float* y = row(session_.normed, r, width);
       ops_.rms_norm(row(session_.x, r, width), weight, y, width, shape_.norm_eps);
-      to_bytes(session_.quantised, r, y, width, group);
+      to_bytes(r, y, width, group);
     });
     model_.pool.barrier();
   }
 
   void quantised(Turn& turn, std::vector<float>& from, int width, int group) {
-    each(turn, count_, [&](int r) { to_bytes(session_.quantised, r, row(from, r, width), width, group); });
+    each(turn, count_, [&](int r) { to_bytes(r, row(from, r, width), width, group); });
     model_.pool.barrier();
   }
 
-  void to_bytes(Quantised& to, int r, const float* from, int width, int group) {
-    const size_t groups = width / group;
-    ops_.quantise(from, width, group, to.values.data() + static_cast<size_t>(r) * width, to.scales.data() + r * groups,
-                  to.offsets.data() + r * groups);
+  void to_bytes(int r, const float* from, int width, int group) {
+    session_.quantised.put(ops_, from, r, count_, width, group);
+    const int span = r - (count_ - spans_);
+    if (span >= 0) session_.span_quantised.put(ops_, from, span, spans_, width, group);
   }
 
   // y = rows x linear, and on the span rows the adapter's low-rank term on top.
@@ -232,17 +240,14 @@ class Pass {
     const bool adapted = low.outputs != 0 && spans_ != 0;
     const int plain = count_ - spans_;
     if (adapted) {
-      const size_t groups = low.inputs / low.group;
-      const Rows behind = {rows.values + static_cast<size_t>(plain) * low.inputs, rows.scales + plain * groups,
-                           rows.offsets + plain * groups};
       pieces(turn, low.outputs, [&](int first, int last) {
-        ops_.linear(low, behind, spans_, first, last, session_.low.data(), low.outputs, false);
+        ops_.linear(low, session_.span_quantised.rows(), spans_, first, last, session_.low.data(), low.outputs, false);
       });
     }
     model_.pool.barrier();
     if (!adapted) return;
     each(turn, spans_, [&](int r) {
-      to_bytes(session_.low_quantised, r, row(session_.low, r, low.outputs), high.inputs, high.group);
+      session_.low_quantised.put(ops_, row(session_.low, r, low.outputs), r, spans_, high.inputs, high.group);
     });
     model_.pool.barrier();
     pieces(turn, high.outputs, [&](int first, int last) {
@@ -313,12 +318,10 @@ class Head {
 
   void run(const float* states, int count, const uint8_t* allowed, const float* noise, float temperature,
            diffcode_guess* guesses) {
-    const int width = linear_.inputs, groups = width / linear_.group;
+    const int width = linear_.inputs;
     rows_.reserve(count, width);
     for (int r = 0; r < count; r++)
-      model_.ops->quantise(states + static_cast<size_t>(r) * width, width, linear_.group,
-                           rows_.values.data() + static_cast<size_t>(r) * width, rows_.scales.data() + r * groups,
-                           rows_.offsets.data() + r * groups);
+      rows_.put(*model_.ops, states + static_cast<size_t>(r) * width, r, count, width, linear_.group);
     const int slice = slice_size();
     partials_.resize(static_cast<size_t>(count) * kChunks);
     logits_.resize(static_cast<size_t>(model_.pool.threads()) * count * slice);
@@ -411,10 +414,10 @@ void guess_spans(Model& model, const diffcode_step& step, const float* states, c
       model.ops->rms_norm(mine, ones.data(), both.data(), width, w.shape.norm_eps);
       model.ops->rms_norm(both.data() + width, ones.data(), both.data() + width, width, w.shape.norm_eps);
       const Linear down = view(w.successor_down), up = view(w.successor_up);
-      model.ops->quantise(both.data(), 2 * width, down.group, bytes.values.data(), bytes.scales.data(), bytes.offsets.data());
+      bytes.put(*model.ops, both.data(), 0, 1, 2 * width, down.group);
       model.ops->linear(down, bytes.rows(), 1, 0, down.outputs, inner.data(), down.outputs, false);
       model.ops->silu_product(inner.data(), ones.data(), inner.data(), up.inputs);
-      model.ops->quantise(inner.data(), up.inputs, up.group, bytes.values.data(), bytes.scales.data(), bytes.offsets.data());
+      bytes.put(*model.ops, inner.data(), 0, 1, up.inputs, up.group);
       model.ops->linear(up, bytes.rows(), 1, 0, up.outputs, mine, width, true);
     }
     if (step.span_noise != nullptr) {
@@ -500,12 +503,10 @@ int32_t diffcode_step_run(void* handle, const diffcode_step* step, diffcode_gues
 int32_t diffcode_linear_run(const diffcode_linear* packed, const float* x, int32_t rows, float* y) try {
   const diffcode::Ops* ops = diffcode::best_ops();
   const diffcode::Linear linear = diffcode::view(*packed);
-  const size_t width = linear.inputs, groups = width / linear.group;
+  const size_t width = linear.inputs;
   diffcode::Quantised bytes;
   bytes.reserve(rows, width);
-  for (int r = 0; r < rows; r++)
-    ops->quantise(x + r * width, linear.inputs, linear.group, bytes.values.data() + r * width,
-                  bytes.scales.data() + r * groups, bytes.offsets.data() + r * groups);
+  for (int r = 0; r < rows; r++) bytes.put(*ops, x + r * width, r, rows, linear.inputs, linear.group);
   ops->linear(linear, bytes.rows(), rows, 0, linear.outputs, y, linear.outputs, false);
   return 0;
 } catch (const std::bad_alloc&) {

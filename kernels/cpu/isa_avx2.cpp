@@ -18,6 +18,7 @@ template <int MR>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
   const size_t first = static_cast<size_t>(block) * kBlock;
+  const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
   for (int part = 0; part < kBlock / 8; part++) {
     const uint8_t* w = linear.weights + first * inputs + part * 32;
     const float* scales = linear.scales + first * groups + part * 8;
@@ -33,7 +34,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
         w += kBlock * 4;
         for (int r = 0; r < MR; r++) {
           int32_t four;
-          __builtin_memcpy(&four, rows.values + static_cast<size_t>(row + r) * inputs + (g * quads + k) * 4, 4);
+          __builtin_memcpy(&four, x + (static_cast<size_t>(g * quads + k) * MR + r) * 4, 4);
           const __m256i bytes = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
           dots[r][0] = _mm256_add_epi32(dots[r][0], _mm256_madd_epi16(low, bytes));
           dots[r][1] = _mm256_add_epi32(dots[r][1], _mm256_madd_epi16(high, bytes));

@@ -15,53 +15,58 @@ namespace diffcode {
 namespace avx512 {
 
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
-// rows' bytes can then be broadcast four at a time.
+// rows' bytes can then be broadcast four at a time. The sums over groups live in memory on purpose: kept in registers
+// they would push out the 24 accumulators of the inner loop.
 template <int MR>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
   const uint8_t* w = linear.weights + static_cast<size_t>(block) * inputs * kBlock;
   const float* scales = linear.scales + static_cast<size_t>(block) * groups * kBlock;
-  const int8_t* x[MR];
-  __m512 sums[MR][2];
+  const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
+  const float* row_scales = rows.scales + static_cast<size_t>(row) * groups;
+  const int32_t* offsets = rows.offsets + static_cast<size_t>(row) * groups;
+  alignas(64) float sums[MR][kBlock];
   for (int r = 0; r < MR; r++) {
-    x[r] = rows.values + static_cast<size_t>(row + r) * inputs;
-    sums[r][0] = sums[r][1] = _mm512_setzero_ps();
+    _mm512_store_ps(sums[r], _mm512_setzero_ps());
+    _mm512_store_ps(sums[r] + 16, _mm512_setzero_ps());
   }
   for (int g = 0; g < groups; g++) {
+    asm volatile("" ::: "memory");
     __m512i dots[MR][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < MR; r++)
-      dots[r][0] = dots[r][1] = _mm512_set1_epi32(rows.offsets[static_cast<size_t>(row + r) * groups + g]);
+    for (int r = 0; r < MR; r++) dots[r][0] = dots[r][1] = _mm512_set1_epi32(offsets[r * groups + g]);
     for (int k = 0; k < quads; k++) {
       const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 64);
       _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
       _mm_prefetch(reinterpret_cast<const char*>(w) + 2112, _MM_HINT_T0);
       w += 128;
-      const int at = (g * quads + k) * 4;
 #pragma GCC unroll 12
       for (int r = 0; r < MR; r++) {
         int32_t four;
-        __builtin_memcpy(&four, x[r] + at, 4);
+        __builtin_memcpy(&four, x + r * 4, 4);
         const __m512i bytes = _mm512_set1_epi32(four);
         dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], low, bytes);
         dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], high, bytes);
       }
+      x += MR * 4;
     }
+    asm volatile("" ::: "memory");
     const __m512 low_scale = _mm512_loadu_ps(scales + g * kBlock), high_scale = _mm512_loadu_ps(scales + g * kBlock + 16);
 #pragma GCC unroll 12
     for (int r = 0; r < MR; r++) {
-      const __m512 mine = _mm512_set1_ps(rows.scales[static_cast<size_t>(row + r) * groups + g]);
-      sums[r][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][0]), _mm512_mul_ps(low_scale, mine), sums[r][0]);
-      sums[r][1] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][1]), _mm512_mul_ps(high_scale, mine), sums[r][1]);
+      const __m512 mine = _mm512_set1_ps(row_scales[r * groups + g]);
+      const __m512 first = _mm512_cvtepi32_ps(dots[r][0]), second = _mm512_cvtepi32_ps(dots[r][1]);
+      _mm512_store_ps(sums[r], _mm512_fmadd_ps(first, _mm512_mul_ps(low_scale, mine), _mm512_load_ps(sums[r])));
+      _mm512_store_ps(sums[r] + 16, _mm512_fmadd_ps(second, _mm512_mul_ps(high_scale, mine), _mm512_load_ps(sums[r] + 16)));
     }
   }
   for (int r = 0; r < MR; r++) {
     float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
-    for (int half = 0; half < 2; half++) {
-      __m512 value = sums[r][half];
-      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + half * 16));
-      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + half * 16));
-      _mm512_storeu_ps(to + half * 16, value);
+    for (int i = 0; i < kBlock; i += 16) {
+      __m512 value = _mm512_load_ps(sums[r] + i);
+      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + i));
+      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + i));
+      _mm512_storeu_ps(to + i, value);
     }
   }
 }

@@ -7,6 +7,7 @@ namespace diffcode {
 
 constexpr int kBlock = 32;    // outputs of a packed block
 constexpr int kTile = 12;     // rows of the largest register tile: 12 x 2 accumulators and 2 weights in 32 registers
+constexpr int kWidestGroup = 256;  // inputs that share a scale, at most
 constexpr int kChunks = 64;   // slices of the vocabulary; fixed, so that sums do not depend on the number of threads
 
 // A linear map [E, D] in 8 bits. Blocks of 32 outputs: weights [E/32][D/4][32][4], stored as value + 128; scales
@@ -21,9 +22,10 @@ struct Linear {
   int32_t real_outputs;
 };
 
-// Rows in 8 bits, a scale for each group of each row.
+// Rows in 8 bits, a scale for each group of each row. The values lie as a tile reads them: tiles of kTile rows (the last
+// one of as many as are left, m), in each [D/4][m][4].
 struct Rows {
-  int8_t* values;   // [R, D]
+  int8_t* values;
   float* scales;    // [R, D/group]
   int32_t* offsets;  // [R, D/group]: -128 times the sum of the group's values, which undoes the weights' + 128
 };
@@ -40,7 +42,9 @@ struct Partial {
 struct Ops {
   const char* name;
   void (*rms_norm)(const float* x, const float* weight, float* y, int width, float eps);
-  void (*quantise)(const float* x, int width, int group, int8_t* values, float* scales, int32_t* offsets);
+  // One row; its groups of four bytes are written `stride` bytes apart.
+  void (*quantise)(const float* x, int width, int group, int8_t* values, size_t stride, float* scales,
+                   int32_t* offsets);
   // y[r, first..last) (+)= rows x linear; first and last are multiples of 32.
   void (*linear)(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                  bool add);

@@ -30,10 +30,11 @@ void rms_norm(const float* x, const float* weight, float* y, int width, float ep
   for (int i = 0; i < width; i++) y[i] = x[i] * scale * weight[i];
 }
 
-void quantise(const float* x, int width, int group, int8_t* values, float* scales, int32_t* offsets) {
+void quantise(const float* x, int width, int group, int8_t* values, size_t stride, float* scales, int32_t* offsets) {
   for (int g = 0; g < width / group; g++) {
     const float* from = x + g * group;
-    int8_t* to = values + g * group;
+    int8_t* to = values + g * (group / 4) * stride;
+    alignas(64) int8_t bytes[kWidestGroup];
     float most = 0;
 #pragma omp simd reduction(max : most)
     for (int i = 0; i < group; i++) {
@@ -45,9 +46,10 @@ void quantise(const float* x, int width, int group, int8_t* values, float* scale
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < group; i++) {
       const int32_t value = static_cast<int32_t>(__builtin_rintf(from[i] * inverse));
-      to[i] = static_cast<int8_t>(value);
+      bytes[i] = static_cast<int8_t>(value);
       sum += value;
     }
+    for (int i = 0; i < group; i += 4) __builtin_memcpy(to + i / 4 * stride, bytes + i, 4);
     scales[g] = scale;
     offsets[g] = -128 * sum;
   }
@@ -95,30 +97,76 @@ void silu_product(const float* gate, const float* up, float* y, int width) {
   for (int i = 0; i < width; i++) y[i] = gate[i] / (1.0f + fast_exp(-gate[i])) * up[i];
 }
 
-// Sixteen keys at a time for all heads of the group: the keys lie transposed, so no sum runs across a register.
+typedef float Sixteen __attribute__((vector_size(64), aligned(4)));  // one register, two, or four
+
+// Keys are taken kWide at a time, for several heads of the group at once: they lie transposed, so no sum runs across a
+// register, and every key is read once.
+constexpr int kWide = 32;
+
 template <int HEADS>
 void score(const float* q, const float* keys, size_t capacity, int count, int width, float scale, float* scores,
            size_t stride) {
-  constexpr int kKeys = 16;
-  for (int s = 0; s < count; s += kKeys) {
-    float sums[HEADS][kKeys] = {};
+  for (int s = 0; s < count; s += kWide) {
+    Sixteen low[HEADS], high[HEADS];
+#pragma GCC unroll 8
+    for (int h = 0; h < HEADS; h++) low[h] = high[h] = Sixteen{};
     for (int d = 0; d < width; d++) {
       const float* k = keys + d * capacity + s;
+      const Sixteen first = *reinterpret_cast<const Sixteen*>(k), second = *reinterpret_cast<const Sixteen*>(k + 16);
+#pragma GCC unroll 8
       for (int h = 0; h < HEADS; h++) {
-        const float x = q[h * width + d];
-#pragma omp simd
-        for (int i = 0; i < kKeys; i++) sums[h][i] += x * k[i];
+        low[h] += first * q[h * width + d];
+        high[h] += second * q[h * width + d];
       }
     }
-    for (int h = 0; h < HEADS; h++)
-      for (int i = 0; i < kKeys; i++) scores[h * stride + s + i] = sums[h][i] * scale;
+#pragma GCC unroll 8
+    for (int h = 0; h < HEADS; h++) {
+      *reinterpret_cast<Sixteen*>(scores + h * stride + s) = low[h] * scale;
+      *reinterpret_cast<Sixteen*>(scores + h * stride + s + 16) = high[h] * scale;
+    }
+  }
+}
+
+// y = scores x values for several heads, 64 wide: each value is read once.
+template <int HEADS>
+void mix(const float* scores, size_t stride, const float* values, int count, float* y) {
+  Sixteen sums[HEADS][4];
+#pragma GCC unroll 8
+  for (int h = 0; h < HEADS; h++) sums[h][0] = sums[h][1] = sums[h][2] = sums[h][3] = Sixteen{};
+  for (int s = 0; s < count; s++) {
+    const Sixteen* v = reinterpret_cast<const Sixteen*>(values + s * static_cast<size_t>(64));
+    const Sixteen v0 = v[0], v1 = v[1], v2 = v[2], v3 = v[3];
+#pragma GCC unroll 8
+    for (int h = 0; h < HEADS; h++) {
+      const float p = scores[h * stride + s];
+      sums[h][0] += v0 * p;
+      sums[h][1] += v1 * p;
+      sums[h][2] += v2 * p;
+      sums[h][3] += v3 * p;
+    }
+  }
+#pragma GCC unroll 8
+  for (int h = 0; h < HEADS; h++)
+    for (int i = 0; i < 4; i++) reinterpret_cast<Sixteen*>(y + h * 64)[i] = sums[h][i];
+}
+
+void mix_any(const float* scores, size_t stride, const float* values, int count, int heads, int width, float* y) {
+  for (int i = 0; i < heads * width; i++) y[i] = 0;
+  for (int s = 0; s < count; s++) {
+    const float* v = values + s * static_cast<size_t>(width);
+    for (int h = 0; h < heads; h++) {
+      const float p = scores[h * stride + s];
+#pragma omp simd
+      for (int d = 0; d < width; d++) y[h * width + d] += p * v[d];
+    }
   }
 }
 
 void attend(const float* q, const float* keys, const float* values, size_t capacity, int context, int fresh,
             const uint8_t* seen, int heads, int width, float* scores, float* y) {
+  while (fresh > 0 && !seen[fresh - 1]) fresh--;
   const int count = context + fresh;
-  const size_t stride = (static_cast<size_t>(count) + 15) / 16 * 16;
+  const size_t stride = (static_cast<size_t>(count) + kWide - 1) / kWide * kWide;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
   int head = 0;
   for (; head + 7 <= heads; head += 7)
@@ -146,15 +194,10 @@ void attend(const float* q, const float* keys, const float* values, size_t capac
     for (int i = 0; i < fresh; i++)
       if (!seen[i]) mine[context + i] = 0;
   }
-  for (int i = 0; i < heads * width; i++) y[i] = 0;
-  for (int s = 0; s < count; s++) {
-    const float* v = values + s * static_cast<size_t>(width);
-    for (int h = 0; h < heads; h++) {
-      const float p = scores[h * stride + s];
-#pragma omp simd
-      for (int d = 0; d < width; d++) y[h * width + d] += p * v[d];
-    }
-  }
+  if (width != 64) return mix_any(scores, stride, values, count, heads, width, y);
+  for (head = 0; head + 7 <= heads; head += 7) mix<7>(scores + head * stride, stride, values, count, y + head * 64);
+  for (; head + 4 <= heads; head += 4) mix<4>(scores + head * stride, stride, values, count, y + head * 64);
+  for (; head < heads; head++) mix<1>(scores + head * stride, stride, values, count, y + head * 64);
 }
 
 Partial head(const float* logits, int count, int first_token, const float* noise, float temperature) {
