@@ -5,8 +5,10 @@ the cache. *Span rows* stand behind them, run the base weights plus the span ada
 see, and leave nothing behind. Shapes as in `kernels.reference`; L is the number of layers.
 """
 
+import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +101,12 @@ class Backbone:
             raise ModelUnavailable(f"tensor {min(unused)!r} is unknown: diffcode runs plain Qwen2 and Llama models")
         self.frequencies_K = rope_frequencies(shape).to(device)
 
+    def merged(self, low_ranks: Sequence[Mapping[str, LowRank]]) -> "Backbone":
+        """The same model with an adapter's maps (a layer each) added to copies of its weights."""
+        other = copy.copy(self)
+        other.layers = [_merged(layer, low) for layer, low in zip(self.layers, low_ranks, strict=True)]
+        return other
+
     def new_cache(self, capacity: int) -> KVCache:
         shape = (self.shape.layers, self.shape.kv_heads, capacity, self.shape.head_width)
         empty = torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -162,6 +170,23 @@ class Backbone:
         """Cosines and sines of positions, [R, K] each."""
         angle_RK = torch.outer(positions_R.float(), self.frequencies_K).repeat(1, 2)
         return angle_RK.cos().to(self.dtype), angle_RK.sin().to(self.dtype)
+
+
+def _merged(layer: Layer, low: Mapping[str, LowRank]) -> Layer:
+    def added(weight: Tensor, name: str, rows: slice = slice(None)) -> Tensor:
+        if name not in low:
+            return weight
+        delta = low[name].up_Er[rows].float() @ low[name].down_rD.float()
+        return (weight.float() + delta.to(weight.device)).to(weight.dtype)
+
+    return replace(
+        layer,
+        qkv_ED=added(layer.qkv_ED, "qkv"),
+        out_DE=added(layer.out_DE, "out"),
+        gate_FD=added(layer.gate_FD, "gate_up", slice(len(layer.gate_FD))),
+        up_FD=added(layer.up_FD, "gate_up", slice(len(layer.gate_FD), None)),
+        down_DF=added(layer.down_DF, "down"),
+    )
 
 
 def _linear(

@@ -120,13 +120,9 @@ def model_folder(model: str | None, report: "hub.Report | None" = None) -> Path:
 
 def _samples(dataset: Any, model: str | None, seed: int, count: int) -> Iterator[str]:
     from diffcode.tokens import Tokens
+    from diffcode.training.sampler import preview
 
-    tokens = Tokens.from_folder(model_folder(model))
-    try:
-        from diffcode.training.sampler import preview
-    except ImportError:
-        return (tokens.decode(dataset.ids(i)[:200].tolist()) for i in range(min(count, len(dataset))))
-    return preview(dataset, tokens, seed, count)
+    return preview(dataset, Tokens.from_folder(model_folder(model)), seed, count)
 
 
 @contextmanager
