@@ -15,6 +15,10 @@ from diffcode.policies import POLICIES, Decision, Guess, View
 from diffcode.stops import Cut, StopRule
 from diffcode.tokens import Tokens
 
+# Less sure than this the model may not leave a hole empty: nothing marks where a hole begins, so at its first place
+# it cannot tell whether the line before it was the answer already.
+SURELY_EMPTY = 0.95
+
 
 class Session(Protocol):
     """A canvas in a model: its cached context, and one forward at a time."""
@@ -115,6 +119,7 @@ class Run:
         self.cut: Cut | None = None
         self.fresh: tuple[int, ...] = problem.context
         self.drafts: tuple[Guess, ...] = () if options.policy == "leftmost" else problem.draft[: options.max_tokens]
+        self.insisting = False  # the next forward must bring text
         self.rechecking = bool(self.drafts) and options.policy not in ("verified", "edit")
         self.window: tuple[Guess | None, ...] = ()
         # The old tokens stand in front, so that a warm start resumes where it agrees again after a change.
@@ -132,6 +137,8 @@ class Run:
         allowed = [
             self.tokens.compatible(rest) if (rest := self.healing(drafts[:i])) else None for i in range(len(drafts) + 1)
         ]
+        if self.insisting and allowed[0] is None:
+            allowed[0] = self.tokens.text_ids
         rows = 0 if self.rechecking else self.span_rows
         window = (*self.window, *[None] * (rows - len(self.window)))
         base, spans = session.step(
@@ -159,14 +166,24 @@ class Run:
             decision = Decision(decision.kept, decision.commit[:1])
         self.steps += 1
         self._count(view, decision.kept)
-        session.keep(len(self.fresh) + decision.kept)
+        chain = (*self.fresh, *(d.token for d in view.drafts[: decision.kept]))
+        self.insisting = self._too_empty(view.drafts[: decision.kept], decision.commit[0])
+        if self.insisting:  # the last row is asked once more, and may not end
+            decision = Decision(decision.kept, ())
+        session.keep(len(chain) - self.insisting)
         checked = zip(view.drafts[: decision.kept], view.base, strict=False)
         for guess in (*(b if b.token == d.token else d for d, b in checked), *decision.commit):
             self._commit(guess)
             if self.cut:
                 return
-        self.fresh = tuple(g.token for g in decision.commit)
+        self.fresh = chain[-1:] if self.insisting else tuple(g.token for g in decision.commit)
         self.drafts, self.window = decision.drafts, self._alive(decision.window)
+
+    def _too_empty(self, kept: Sequence[Guess], last: Guess) -> bool:
+        """True if the hole would stay empty without the model being sure of it."""
+        written = len(self.data) + len(self.tokens.decode_bytes([d.token for d in kept]))
+        nothing = written <= len(self.problem.heal) and self.tokens.is_end(last.token)
+        return nothing and not self.insisting and last.probability < SURELY_EMPTY
 
     def _alive(self, window: tuple[Guess | None, ...]) -> tuple[Guess | None, ...]:
         """The window up to the first end of text; what stands behind that is dead."""

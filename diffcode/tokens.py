@@ -91,6 +91,11 @@ class Tokens:
         """Text of the ids; bytes that form no character (a model may stop inside one) are left out."""
         return self.decode_bytes(ids).decode("utf8", errors="ignore")
 
+    @cached_property
+    def text_ids(self) -> list[int]:
+        """Ids of all tokens that are text."""
+        return [token for token in range(len(self._bytes)) if not self.is_end(token)]
+
     def compatible(self, start: bytes) -> list[int]:
         """Ids of the tokens that begin with `start`, and of those that `start` begins with (token healing)."""
         low = bisect.bisect_left(self._sorted, (start, -1))

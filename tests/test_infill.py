@@ -6,7 +6,7 @@ from diffcode import Infiller
 from diffcode.errors import BadHoles, BadOption, Cancelled, NothingToFill
 from diffcode.policies import POLICIES
 
-WORDS = "def count_words(text):\n    ??? = text.split()\n    return len(???)\n"
+WORDS = "def total(prices):\n    ??? = 0\n    for price in prices:\n        ??? += price\n    return result\n"
 AREA = 'import math\n\n\ndef area(radius):\n    """Area of a circle."""\n    return ???\n'
 
 

@@ -38,6 +38,7 @@ def save_adapter(
                 tensors[f"{target}.lora_B.weight"] = up.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").chmod(0o644)  # safetensors makes it readable for its owner only
     config = {
         "peft_type": "LORA",
         "r": rank,

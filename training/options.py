@@ -39,7 +39,9 @@ class SpanOptions:
 class InfillOptions:
     """Stage A: causal training on whole canvases, loss on the middle."""
 
-    end_weight: float = 4.0  # the end comes once a middle, and it is what the base does not know
+    # The end comes once a middle, but a weight w over 1 makes the model w times too ready to end: with 4, 30 % of the
+    # single-line holes came back empty. Nothing marks where a hole begins, so it takes each line's start for an end.
+    end_weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

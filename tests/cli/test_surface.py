@@ -39,7 +39,8 @@ def test_options_of_train_are_these() -> None:
 
     assert options_of(command) == [
         "--adapt", "--data", "--device", "--dtype", "--fresh", "--from", "--full", "--infill", "--json", "--minutes",
-        "--model", "--out", "--probe", "--rank", "--rate", "--recompute", "--seed", "--set", "--stage", "--steps", "--texts",
+        "--model", "--out", "--probe", "--rank", "--rate", "--recompute", "--seed", "--set", "--stage", "--steps",
+        "--texts",
     ]  # fmt: skip
 
 

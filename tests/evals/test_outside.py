@@ -124,7 +124,7 @@ def test_key_is_sent_where_there_is_one(server: Server, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "reason", "completion", "finished"),
     [
-        ("    m = n\n    return m + 0\n    x\n", "stop", "    m = n\n", "line"),
+        ("    m = n\n    k = 0\n", "stop", "    m = n\n    k = 0\n", "eos"),
         ("    m = n", "stop", "    m = n\n", "eos"),
         ("    m = ", "length", "    m = \n", "budget"),
     ],

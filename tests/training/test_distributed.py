@@ -238,7 +238,8 @@ def test_cut_and_taken_up_by_any_number_of_processes(infill: Place) -> None:
 def test_a_checkpoint_of_two_is_whole_for_one(infill: Place) -> None:
     """Parameters, averages and moments, in fp32, against those of the run of one process."""
     theirs, ours = (infill.resumed(run, "infill") for run in ("one", "two"))
-    assert (ours.step, ours.best, len(ours._norms)) == (theirs.step, theirs.best, len(theirs._norms))
+    assert (ours.step, len(ours._norms)) == (theirs.step, len(theirs._norms))
+    assert ours.best == pytest.approx(theirs.best, rel=1e-6)
     states = [trainer._state() for trainer in (ours, theirs)]
     for name in ("parameters", "average"):
         for parameter, value in states[0][name].items():

@@ -80,7 +80,7 @@ def test_numbers_for_people(given: list[str], tmp_path: Path, capsys: pytest.Cap
     out = tmp_path / "run"
     assert cli.run([*given, "--stage", "infill", "--steps", "3", "--out", str(out)]) == 0
     said, err = capsys.readouterr()
-    assert said.startswith("3 steps, best measure 0.")
+    assert said.startswith("3 steps, best measure -")
     assert str(out / "best") in said.replace("\n", "")
     assert "step 0: " in err
     assert "nll" in err
