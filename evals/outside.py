@@ -83,10 +83,11 @@ class LlamaSession:
     def __init__(self, library: Any, llama: Any, noise: "Noise | None", temperature: float):
         self._library, self._llama = library, llama
         self._noise, self._temperature = noise, temperature
+        self._sent = 0
         llama.reset()
 
     def keep(self, rows: int) -> None:
-        """All rows stay: they are fresh ones."""
+        self._llama.n_tokens -= self._sent - rows  # the next eval drops what stands behind
 
     def step(
         self,
@@ -102,6 +103,7 @@ class LlamaSession:
         assert not drafts
         assert not window
         self._llama.eval(list(fresh))
+        self._sent = len(fresh)
         logits_V = self._logits()
         (ids,) = allowed
         if ids is not None:

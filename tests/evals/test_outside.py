@@ -221,6 +221,14 @@ class Library:
     def reset(self) -> None:
         self._cache = self._model.backbone.new_cache(512)
 
+    @property
+    def n_tokens(self) -> int:
+        return self._cache.length
+
+    @n_tokens.setter
+    def n_tokens(self, count: int) -> None:
+        self._cache.length = count
+
     def close(self) -> None:
         pass
 
