@@ -6,8 +6,8 @@ no isolation at all, where they do succeed.
 """
 
 import os
-import sys
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
