@@ -1,6 +1,7 @@
 """Work in several processes with results in order, and never more of it under way than fits in memory."""
 
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 from diffcode.errors import DiffcodeError
@@ -69,12 +70,30 @@ class Crew:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until this is done. A process that is started meanwhile begins with them waiting."""
+    """Ctrl-C and SIGTERM wait until this is done. A process that is started meanwhile begins with them waiting.
+
+    Blocking them is not enough: a thread of a numeric library, which does not, takes them, and Python then runs the
+    handler in the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    mine = [number for number, handler in handlers.items() if callable(handler)]
+    for number in mine:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in mine:
+            signal.signal(number, handlers[number])
+        for number_, frame in came:
+            handler = handlers[signal.Signals(number_)]
+            if callable(handler):
+                handler(number_, frame)
 
 
 _equipped: Any = None

@@ -247,7 +247,12 @@ def test_a_killed_worker_is_said() -> None:
 
 def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     command_line = [sys.executable, "-m", "diffcode", "data", *map(str, arguments)]
-    return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+    def listen() -> None:  # a job in the background of a script was started deaf to Ctrl-C, and would hand that down
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command_line, preexec_fn=listen, **pipes, **options)
 
 
 def test_build_and_inspect_as_a_user_runs_them(
