@@ -45,8 +45,8 @@ class SpanAdapter:
     @classmethod
     def load(cls, folder: Path, layers: int, dtype: torch.dtype, device: torch.device) -> "SpanAdapter":
         """Read a folder with `adapter_model.safetensors` and `adapter_config.json`; ModelUnavailable if it is off."""
-        tensors, _ = _read(folder)
-        parts = low_rank_maps(folder, layers, dtype, device)
+        tensors, scale = _read(folder)
+        parts = _layers(folder, tensors, scale, layers, dtype, device)
         if "mask_embedding" not in tensors:
             raise ModelUnavailable(f"{folder} has no tensor 'mask_embedding': it is no span adapter")
         mask_D = tensors["mask_embedding"].to(device, dtype)
@@ -63,8 +63,14 @@ def low_rank_maps(
 ) -> tuple[dict[str, LowRank], ...]:
     """The low-rank maps of any adapter in PEFT's form, by layer and fused name. Raises ModelUnavailable."""
     tensors, scale = _read(folder)
+    return _layers(folder, tensors, scale, layers, dtype, device or torch.device("cpu"))
+
+
+def _layers(
+    folder: Path, tensors: dict[str, Tensor], scale: float, layers: int, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str, LowRank], ...]:
     try:
-        return tuple(_layer(tensors, i, scale, dtype, device or torch.device("cpu")) for i in range(layers))
+        return tuple(_layer(tensors, i, scale, dtype, device) for i in range(layers))
     except KeyError as missing:
         raise ModelUnavailable(f"{folder} has no tensor {missing}: it is no adapter for this base model") from None
 

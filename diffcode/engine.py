@@ -21,7 +21,7 @@ from diffcode.loading import folder_of, open_folder, unpacked_name
 from diffcode.merge import is_current, merged_folder, merged_name
 from diffcode.native import NativeSession, packed_adapter, packed_name, packed_weights
 from diffcode.policies import Guess, Origin
-from diffcode.rows import Noise, Rows
+from diffcode.rows import Noise, Rows, allowed_tokens, noise_at
 from diffcode.tokens import Tokens
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
@@ -170,14 +170,9 @@ class TorchSession:
     @torch.inference_mode()
     def _base_head(self, x_RD: Tensor, places: range, allowed: Sequence[list[int] | None]) -> tuple[Guess, ...]:
         head_VD = self._model.backbone.head_VD
-        barred_RV = None
-        if any(ids is not None for ids in allowed):
-            barred_RV = torch.zeros(len(places), head_VD.shape[0], dtype=torch.bool, device=x_RD.device)
-            for row, ids in enumerate(allowed):
-                if ids is not None:
-                    barred_RV[row] = True
-                    barred_RV[row, ids] = False
-        gumbel_RV = torch.stack([self._noise(p) for p in places]) if self._noise else None
+        allowed_RV = allowed_tokens(allowed, head_VD.shape[0], x_RD.device)
+        barred_RV = None if allowed_RV is None else ~allowed_RV
+        gumbel_RV = noise_at(self._noise, places)
         found = ops.masked_head(x_RD, head_VD, barred_RV=barred_RV, gumbel_RV=gumbel_RV, temperature=self._temperature)
         return _guesses(found, None, "base")
 
@@ -188,10 +183,7 @@ class TorchSession:
         adapter, head_ND = self._model.adapter, self._model.span_head_ND
         assert adapter is not None
         assert head_ND is not None
-        gumbel_RN = None
-        if self._noise:
-            noises = (self._noise(p) for p in places)
-            gumbel_RN = torch.stack([n if adapter.kept_N is None else n[adapter.kept_N] for n in noises])
+        gumbel_RN = noise_at(self._noise, places, adapter.kept_N)
         found = ops.masked_head(x_RD, head_ND, gumbel_RV=gumbel_RN, temperature=self._temperature)
         return _guesses(found, adapter.kept_N, "span")
 
@@ -216,9 +208,9 @@ def _model_folder(name: str | None, infill: Path | None, report: hub.Report | No
     if infill is None:
         return folder_of(gguf)
     plain = unpacked_name(gguf)
-    if plain.exists() or not is_current(merged_name(plain, infill), plain):
-        return merged_folder(folder_of(gguf), infill)
-    return merged_name(plain, infill)
+    if not plain.exists() and is_current(target := merged_name(plain, infill), plain):
+        return target  # the unpacked folder was deleted to save space
+    return merged_folder(folder_of(gguf), infill)
 
 
 def _check_fits(adapter: SpanAdapter, backbone: Backbone, folder: Path) -> None:

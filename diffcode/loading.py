@@ -108,6 +108,12 @@ def open_folder(folder: Path) -> tuple[ModelShape, dict[str, Tensor]]:
     return shape, dict(_tensors(folder))
 
 
+def weights_identity(folder: Path) -> list[list[int | str]]:
+    """Name, size and time of every weights file: changes when they do, and costs no reading."""
+    files = sorted(folder.glob("*.safetensors"))
+    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:

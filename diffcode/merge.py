@@ -18,7 +18,7 @@ from torch import Tensor
 from diffcode.adapter import peft_maps
 from diffcode.errors import ModelUnavailable
 from diffcode.hub import cache_home
-from diffcode.loading import open_folder
+from diffcode.loading import open_folder, weights_identity
 
 COPIED = ("config.json", "tokenizer.json")
 
@@ -63,12 +63,7 @@ def is_current(target: Path, folder: Path) -> bool:
         made_from = json.loads((target / "merged.json").read_text(encoding="utf8"))["made_from"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return not folder.exists() or bool(made_from == _identity(folder))
-
-
-def _identity(folder: Path) -> list[list[int | str]]:
-    files = sorted(folder.glob("*.safetensors"))
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return not folder.exists() or bool(made_from == weights_identity(folder))
 
 
 def _write(folder: Path, adapter: Path, target: Path) -> None:
@@ -81,7 +76,7 @@ def _write(folder: Path, adapter: Path, target: Path) -> None:
         for name in COPIED:
             shutil.copyfile(folder / name, staging / name)
         (staging / "merged.json").write_text(
-            json.dumps({"made_from": _identity(folder), "adapter": fingerprint(adapter)}), encoding="utf8"
+            json.dumps({"made_from": weights_identity(folder), "adapter": fingerprint(adapter)}), encoding="utf8"
         )
         staging.chmod(0o755)
         shutil.rmtree(target, ignore_errors=True)

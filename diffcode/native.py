@@ -30,8 +30,9 @@ from diffcode.kernels.cpu.engine import (
     EngineWeights,
 )
 from diffcode.kernels.pack import BLOCK, PackedLinear, pack_linear
+from diffcode.loading import weights_identity
 from diffcode.policies import Guess
-from diffcode.rows import Noise, Rows
+from diffcode.rows import Noise, Rows, allowed_tokens, noise_at
 
 FORMAT = 1  # of the packed file
 MASKED = -1
@@ -79,11 +80,7 @@ def packed_adapter(adapter: SpanAdapter, head_ND: Tensor) -> EngineAdapter:
 
 def packed_name(folder: Path) -> Path:
     """Where the packed weights of a model's folder lie; the name changes with the folder's weights."""
-    seen = [
-        str(folder.resolve()),
-        *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.glob("*.safetensors")),
-    ]
-    digest = hashlib.sha256(repr((FORMAT, seen)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((FORMAT, str(folder.resolve()), weights_identity(folder))).encode()).hexdigest()[:12]
     return cache_home() / "packed" / f"{folder.name}-{digest}.safetensors"
 
 
@@ -150,9 +147,9 @@ class NativeSession:
                 window=shown,
                 anchor_base=rows.anchors,
                 temperature=self._temperature,
-                allowed_RV=self._allowed(allowed),
-                base_noise_RV=self._noises(range(first_place, first_place + rows.drafts + 1), None),
-                span_noise_RN=self._noises(rows.span_places(first_place), self._kept_N),
+                allowed_RV=allowed_tokens(allowed, self._vocabulary, torch.device("cpu")),
+                base_noise_RV=noise_at(self._noise, range(first_place, first_place + rows.drafts + 1)),
+                span_noise_RN=noise_at(self._noise, rows.span_places(first_place), self._kept_N),
             )
         )
         found: list[tuple[Guess, ...]] = [()] * (rows.drafts + 1)
@@ -160,19 +157,3 @@ class NativeSession:
             mine = spans[i * rows.window : (i + 1) * rows.window]
             found[anchor] = tuple(Guess(*guess, "span") for guess in mine)
         return tuple(Guess(*guess, "base") for guess in base), tuple(found)
-
-    def _allowed(self, allowed: Sequence[list[int] | None]) -> Tensor | None:
-        if all(ids is None for ids in allowed):
-            return None
-        allowed_RV = torch.ones(len(allowed), self._vocabulary, dtype=torch.bool)
-        for row, ids in enumerate(allowed):
-            if ids is not None:
-                allowed_RV[row] = False
-                allowed_RV[row, ids] = True
-        return allowed_RV
-
-    def _noises(self, places: Sequence[int], kept_N: Tensor | None) -> Tensor | None:
-        if self._noise is None or not places:
-            return None
-        noises = (self._noise(place) for place in places)
-        return torch.stack([n if kept_N is None else n[kept_N] for n in noises])

