@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from ctypes import c_int32
 from pathlib import Path
 
 import torch
@@ -18,31 +19,42 @@ from torch import Tensor
 
 from diffcode.adapter import SpanAdapter
 from diffcode.backbone import Backbone
-from diffcode.errors import ModelUnavailable
+from diffcode.contexts import Contexts
+from diffcode.errors import CANCELLED, Cancelled, ModelUnavailable
 from diffcode.hub import cache_home
 from diffcode.kernels.cpu.engine import (
     MAPS,
     Engine,
     EngineAdapter,
+    EngineCancelled,
     EngineLayer,
+    EngineSession,
     EngineShape,
     EngineStep,
     EngineWeights,
 )
-from diffcode.kernels.pack import BLOCK, PackedLinear, pack_linear
-from diffcode.loading import weights_identity
+from diffcode.kernels.cpu.native import library
+from diffcode.kernels.pack import BLOCK, PackedLinear, pack_linear, pick_outputs
+from diffcode.loading import ModelShape, weights_identity
 from diffcode.policies import Guess
-from diffcode.rows import Noise, Rows, allowed_tokens, noise_at
+from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
 
-FORMAT = 1  # of the packed file
+FORMAT = 2  # of the packed file
 MASKED = -1
+NO_FAVOURS = Favours()
+
+
+def runs_natively(shape: ModelShape) -> bool:
+    """True where the CPU engine was built, and runs models of this shape."""
+    fits = shape.width % BLOCK == 0 and (shape.heads * shape.head_width) % 4 == 0 and shape.ffn % BLOCK == 0
+    return fits and library() is not None
 
 
 def packed_weights(backbone: Backbone, file: Path) -> EngineWeights:
     """The backbone's maps in 8 bits, from `file`, which is made on first use. Raises ModelUnavailable."""
     s = backbone.shape
-    if s.width % BLOCK or (s.heads * s.head_width) % 4 or s.ffn % 4 or backbone.device.type != "cpu":
-        raise ModelUnavailable(f"the CPU engine runs models whose width divides by {BLOCK}, on a CPU: leave it out")
+    if not runs_natively(s):
+        raise ModelUnavailable(f"the CPU engine runs models whose widths divide by {BLOCK}: take bfloat16 for this one")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
@@ -52,18 +64,18 @@ def packed_weights(backbone: Backbone, file: Path) -> EngineWeights:
     shape = EngineShape(s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, s.norm_eps)
     layers = [
         EngineLayer(
-            layer.input_norm_D.float(),
-            layer.post_norm_D.float(),
+            stored[f"layers.{i}.input_norm"],
+            stored[f"layers.{i}.post_norm"],
             {name: _stored(stored, f"layers.{i}.{name}") for name in MAPS},
         )
-        for i, layer in enumerate(backbone.layers)
+        for i in range(s.layers)
     ]
     norm_D, embedding_VD = backbone.norm_D.float(), backbone.embedding_VD.to(torch.bfloat16)
     return EngineWeights(shape, layers, norm_D, embedding_VD, backbone.frequencies_K, _stored(stored, "head"))
 
 
-def packed_adapter(adapter: SpanAdapter, head_ND: Tensor) -> EngineAdapter:
-    """A span adapter in 8 bits; `head_ND` are its kept rows of the head."""
+def packed_adapter(adapter: SpanAdapter, head: PackedLinear) -> EngineAdapter:
+    """A span adapter in 8 bits, with its kept outputs of the base's head."""
     low_rank = [
         {name: (pack_linear(low.down_rD), pack_linear(low.up_Er)) for name, low in layer.items()}
         for layer in adapter.layers
@@ -72,7 +84,7 @@ def packed_adapter(adapter: SpanAdapter, head_ND: Tensor) -> EngineAdapter:
     return EngineAdapter(
         low_rank,
         adapter.mask_D.float(),
-        pack_linear(head_ND),
+        head if adapter.kept_N is None else pick_outputs(head, adapter.kept_N),
         None if adapter.kept_N is None else adapter.kept_N.int(),
         None if successor is None else (pack_linear(successor.down_rD), pack_linear(successor.up_Er)),
     )
@@ -91,6 +103,8 @@ def _write(backbone: Backbone, file: Path) -> None:
         maps = {"qkv": (layer.qkv_ED, layer.qkv_bias_E), "out": (layer.out_DE, None), "gate_up": (gate_up, None)}
         for name, (weight, bias) in (maps | {"down": (layer.down_DF, None)}).items():
             tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias))
+        tensors |= {f"layers.{i}.input_norm": layer.input_norm_D.float()}
+        tensors |= {f"layers.{i}.post_norm": layer.post_norm_D.float()}
     tensors |= _named("head", pack_linear(backbone.head_VD))
     handle, part = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
     os.close(handle)
@@ -114,15 +128,42 @@ def _stored(stored: Mapping[str, Tensor], name: str) -> PackedLinear:
 
 
 class NativeSession:
-    """`denoise.Session` over the CPU engine."""
+    """`denoise.Session` over the CPU engine. What `contexts` has read is not read again; the results are the same."""
 
-    def __init__(self, engine: Engine, kept_N: Tensor | None, noise: Noise | None, temperature: float):
-        self._session, self._vocabulary = engine.session(), engine.shape.vocabulary
-        self._kept_N, self._noise, self._temperature = kept_N, noise, temperature
-        self._length = 0
+    def __init__(
+        self,
+        engine: Engine,
+        kept_N: Tensor | None,
+        noise: Noise | None,
+        temperature: float,
+        favours: Favours = NO_FAVOURS,
+        contexts: Contexts | None = None,
+        flag: c_int32 | None = None,
+    ):
+        self._engine, self._kept_N, self._noise, self._temperature = engine, kept_N, noise, temperature
+        self._favours = favours
+        self._contexts, self._flag = contexts, c_int32() if flag is None else flag
+        self._session: EngineSession | None = None
+        self._tokens: list[int] = []  # what the session has read for good
+        self._chain: list[int] = []  # what the last step read
+        self._known = 0  # tokens of the first step that the session had read before
+
+    def close(self) -> None:
+        """Leave the context to the next session."""
+        if self._contexts is not None and self._session is not None:
+            self._contexts.give(self._tokens, self._session)
+        self._session = None
 
     def keep(self, rows: int) -> None:
-        self._length += rows
+        self._tokens += self._chain[: rows - self._known]
+        self._known = 0
+
+    def _opened(self, context: Sequence[int]) -> EngineSession:
+        if self._session is None:
+            found = self._contexts.take(context) if self._contexts is not None else None
+            self._session, self._known = found or (self._engine.session(), 0)
+            self._tokens = list(context[: self._known])
+        return self._session
 
     def step(
         self,
@@ -133,25 +174,35 @@ class NativeSession:
         first_place: int,
         allowed: Sequence[list[int] | None],
     ) -> tuple[tuple[Guess, ...], tuple[tuple[Guess, ...], ...]]:
+        session = self._opened(fresh)
+        fresh, length = fresh[self._known :], len(self._tokens)
+        self._chain = [*fresh, *drafts]
         rows = Rows(len(fresh), len(drafts), len(window), tuple(anchors) if window else ())
         shown = [MASKED if place is None else place for place in window]
-        base, spans, _ = self._session.step(
-            EngineStep(
-                context=self._length,
-                tokens=[*fresh, *drafts, *shown * len(rows.anchors)],
-                positions=rows.positions(self._length),
-                seen_RR=rows.seen(),
-                span_rows=rows.span_rows,
-                base_first=rows.chain - rows.drafts - 1,
-                base_rows=rows.drafts + 1,
-                window=shown,
-                anchor_base=rows.anchors,
-                temperature=self._temperature,
-                allowed_RV=allowed_tokens(allowed, self._vocabulary, torch.device("cpu")),
-                base_noise_RV=noise_at(self._noise, range(first_place, first_place + rows.drafts + 1)),
-                span_noise_RN=noise_at(self._noise, rows.span_places(first_place), self._kept_N),
+        vocabulary = self._engine.shape.vocabulary
+        try:
+            base, spans, _ = session.step(
+                EngineStep(
+                    context=length,
+                    tokens=[*self._chain, *shown * len(rows.anchors)],
+                    positions=rows.positions(length),
+                    sights=rows.sights(),
+                    span_rows=rows.span_rows,
+                    base_first=rows.chain - rows.drafts - 1,
+                    base_rows=rows.drafts + 1,
+                    window=shown,
+                    anchor_base=rows.anchors,
+                    temperature=self._temperature,
+                    allowed_RV=allowed_tokens(allowed, vocabulary, torch.device("cpu")),
+                    base_noise_RV=noise_at(self._noise, range(first_place, first_place + rows.drafts + 1)),
+                    span_noise_RN=noise_at(self._noise, rows.span_places(first_place), self._kept_N),
+                    cancelled=self._flag,
+                    base_favour=self._favours.base,
+                    span_favour=self._favours.span,
+                )
             )
-        )
+        except EngineCancelled:
+            raise Cancelled(CANCELLED) from None
         found: list[tuple[Guess, ...]] = [()] * (rows.drafts + 1)
         for i, anchor in enumerate(rows.anchors):
             mine = spans[i * rows.window : (i + 1) * rows.window]

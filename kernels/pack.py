@@ -49,6 +49,15 @@ def pack_linear(weight_ED: Tensor, bias_E: Tensor | None = None, group: int = GR
     return PackedLinear(blocks, scales.view(-1, BLOCK, inputs // size).transpose(1, 2).contiguous(), bias, outputs)
 
 
+def pick_outputs(packed: PackedLinear, outputs_N: Tensor) -> PackedLinear:
+    """Some outputs of a packed map that has no bias, each as it was rounded."""
+    every = torch.cat([outputs_N, outputs_N.new_zeros(-len(outputs_N) % BLOCK)])
+    block, lane = every // BLOCK, every % BLOCK
+    weights = packed.weights[block, :, lane].unflatten(0, (-1, BLOCK)).transpose(1, 2).contiguous()
+    scales = packed.scales[block, :, lane].unflatten(0, (-1, BLOCK)).transpose(1, 2).contiguous()
+    return PackedLinear(weights, scales, None, len(outputs_N))
+
+
 def unpack_linear(packed: PackedLinear) -> Tensor:
     """The map that the engine computes with, fp32 [E, D]: the specification of the rounding."""
     values = packed.weights.transpose(1, 2).reshape(packed.padded, packed.inputs).float() - 128

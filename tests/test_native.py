@@ -1,17 +1,25 @@
 """The CPU engine behind a session, against the torch session whose every linear map is rounded the same way."""
 
+import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffcode.config import DenoiseOptions
 from diffcode.engine import Model
+from diffcode.errors import Cancelled
+from diffcode.hub import cache_home
 from diffcode.infill import Infiller
+from diffcode.interrupt import Stop
 from diffcode.kernels.cpu import native
+from diffcode.kernels.cpu.engine import EngineSession
 from diffcode.kernels.pack import group_of, pack_linear, unpack_linear
 from diffcode.policies import Guess
 
@@ -47,21 +55,24 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     tensors["successor_down"] = torch.randn(32, 2 * width, generator=torch.Generator().manual_seed(5)) / width**0.5
     tensors["successor_up"] = torch.randn(width, 32, generator=torch.Generator().manual_seed(6)) / 32**0.5
     adapter = tiny.write_adapter(tmp_path / "adapter", tensors)
-    plain, fast = (Model.load(str(folder), str(adapter), dtype="float32", machine=m) for m in ("torch", "native"))
-    plain.backbone.embedding_VD = plain.backbone.embedding_VD.bfloat16().float()  # the engine keeps it so
+    for file in (*folder.glob("*.safetensors"), *adapter.glob("*.safetensors")):
+        save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)  # what the engine packs
+    plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", "int8"))
     monkeypatch.setattr(torch.nn.functional, "linear", rounded_linear)
     return plain, fast
 
 
-def check_alike(one: Guess, other: Guess, drawn: bool = False) -> None:
-    """Equal but for a value that lay between two bytes and was rounded the other way."""
-    assert one.origin == other.origin
-    if one.token != other.token:
-        assert not drawn
-        assert one.margin < 0.05, "another token where it was no near tie"
-        return
+def check_alike(said: list[Guess], fast: list[Guess], drawn: bool) -> None:
+    """Equal but for values that lay between two bytes and were rounded the other way; later layers may enlarge that."""
+    assert [g.origin for g in said] == [g.origin for g in fast]
+    same = [(one, other) for one, other in zip(said, fast, strict=True) if one.token == other.token]
+    others = [one.margin for one, other in zip(said, fast, strict=True) if one.token != other.token]
+    assert not (drawn and others)
+    assert all(margin < 0.05 for margin in others), "another token where it was no near tie"
     for name in ("probability", "margin", "entropy"):
-        assert getattr(other, name) == pytest.approx(getattr(one, name), abs=2e-2), name
+        off = sorted(abs(getattr(one, name) - getattr(other, name)) for one, other in same)
+        assert off[len(off) * 3 // 4] < 0.02, name
+        assert off[-1] < 0.2, name
 
 
 STEPS = (
@@ -72,18 +83,24 @@ STEPS = (
 )
 
 
+@pytest.mark.parametrize("end_bias", [0.0, 60.0])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_a_session_says_what_the_specification_says(models: tuple[Model, Model], temperature: float) -> None:
-    sessions = [m.session(m.noise(3) if temperature else None, temperature) for m in models]
+def test_a_session_says_what_the_specification_says(
+    models: tuple[Model, Model], temperature: float, end_bias: float
+) -> None:
+    sessions = [m.session(m.noise(3) if temperature else None, temperature, end_bias=end_bias) for m in models]
+    said: list[Guess] = []
+    fast: list[Guess] = []
     for step in STEPS:
         (base, spans), (fast_base, fast_spans) = (session.step(*step) for session in sessions)
         for session in sessions:
             session.keep(len(step[0]))
-        said = [*base, *(g for guesses in spans for g in guesses)]
-        fast = [*fast_base, *(g for guesses in fast_spans for g in guesses)]
+        said += [*base, *(g for guesses in spans for g in guesses)]
+        fast += [*fast_base, *(g for guesses in fast_spans for g in guesses)]
         assert [len(s) for s in spans] == [len(s) for s in fast_spans]
-        for one, other in zip(said, fast, strict=True):
-            check_alike(one, other, drawn=temperature > 0)
+    check_alike(said, fast, drawn=temperature > 0)
+    ends = sum(g.token == models[0].tokens.fim.end for g in fast)
+    assert not end_bias or ends >= 6, "every base row whose tokens are not limited"
 
 
 def test_results_do_not_depend_on_threads_or_on_how_the_context_came(models: tuple[Model, Model]) -> None:
@@ -119,13 +136,79 @@ def test_packed_weights_are_written_once(models: tuple[Model, Model], tmp_path: 
     packed = list((tmp_path / "home" / "packed").glob("*.safetensors"))
     assert len(packed) == 1
     before = packed[0].stat().st_mtime_ns
-    Model.load(str(tmp_path / "model"), "none", dtype="float32", machine="native")
+    Model.load(str(tmp_path / "model"), "none", dtype="int8")
     assert packed[0].stat().st_mtime_ns == before
 
 
 def test_an_adapter_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
-    model = Model.load(str(tiny.write_model(tmp_path / "m")), "none", dtype="float32", machine="native")
+    model = Model.load(str(tiny.write_model(tmp_path / "m")), "none", dtype="int8")
     base, spans = model.session().step([1, 2, 3], [4], [], [], 0, [None, None])
     assert (len(base), spans) == (2, ((), ()))
     assert replace(model, engine=None).session().step([1, 2, 3], [4], [], [], 0, [None, None])[0][0].token >= 0
+
+
+# ---- contexts that come again
+
+
+def text_of(rng: random.Random, length: int) -> str:
+    return "".join(rng.choice("abc d=()\n") for _ in range(length))
+
+
+def test_typing_reads_only_what_is_new(models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    warm, cold = Infiller(models[1]), Infiller(models[1], memory=0)
+    rows: list[int] = []
+    step = EngineSession.step
+    monkeypatch.setattr(EngineSession, "step", lambda *given: (rows.append(len(given[1].tokens)), step(*given))[1])
+    rng, options = random.Random(3), DenoiseOptions(max_tokens=4)
+    before, behind = text_of(rng, 200), "\n" + text_of(rng, 80)
+    for _ in range(6):
+        before += text_of(rng, rng.randrange(1, 5))
+        rows.clear()
+        fills = [i.fill_with(before + behind, [(len(before),) * 2], options) for i in (warm, cold)]
+        # Two infillers' steps lie one behind the other; the first row count of each tells what it read.
+        assert fills[0].spans[0].tokens == fills[1].spans[0].tokens
+        assert fills[0].spans[0].confidence == fills[1].spans[0].confidence, "not to the bit"
+    first_warm, first_cold = rows[0], max(rows)
+    assert first_warm < first_cold / 4
+
+
+def test_a_step_that_has_begun_can_be_stopped(models: tuple[Model, Model]) -> None:
+    stop, infiller = Stop(), Infiller(models[1])
+    session = models[1].session(contexts=infiller.contexts, flag=stop.flag)
+    session.step(list(range(40)), [], [], [], 0, [None])
+    session.keep(40)
+    stop.set()
+    with pytest.raises(Cancelled, match="nothing was changed"):
+        session.step([7], [], [None], [0], 0, [None])
+    session.close()
+    with pytest.raises(Cancelled):
+        infiller.fill("a = ???\n", marker="???", cancelled=stop)
+    stop.clear()
+    again = models[1].session(contexts=infiller.contexts)
+    fresh = models[1].session()
+    steps = [s.step([*range(40), 7], [], [None], [0], 0, [None]) for s in (again, fresh)]
+    assert steps[0] == steps[1], "a stopped step left something behind"
+
+
+RESIDENT = """
+import re
+from diffcode import Infiller
+infiller = Infiller.from_pretrained()
+filled = infiller.fill("x = 1\\n" * 150 + "y = ???\\n" + "z = 2\\n" * 50, marker="???", max_tokens=16)
+print(int(re.search(r"RssAnon:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_default_model_takes_under_900_megabytes() -> None:
+    """Its own memory and the packed weights' file, which all processes share.
+
+    Pages of torch's libraries and of the base's file come on top (100 to 180 MB seen): as many as the kernel maps round
+    each one that is touched, which depends on what its cache holds.
+    """
+    Model.load()  # what is made but once
+    done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
+    packed = max(file.stat().st_size for file in (cache_home() / "packed").glob("*.safetensors"))
+    assert int(done.stdout) + packed / 2**20 < 900

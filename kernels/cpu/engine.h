@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 1;
+constexpr int32_t kVersion = 4;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -50,7 +50,7 @@ struct diffcode_step {
   int32_t rows, span_rows;
   const int32_t* tokens;     // [rows], -1: masked
   const int32_t* positions;  // [rows]
-  const uint8_t* seen;       // [rows, rows]
+  const diffcode::Sight* sights;  // [rows]
   int32_t base_first, base_rows;  // rows whose next token is guessed over the whole vocabulary
   int32_t anchors, window;        // span rows are anchors x window
   const int32_t* anchor_base;     // [anchors]: number of the base row that says what stands at window place 0
@@ -59,6 +59,10 @@ struct diffcode_step {
   const uint8_t* allowed;   // [base_rows, vocabulary]: tokens that may stand there, or null
   const float* base_noise;  // [base_rows, vocabulary] or null
   const float* span_noise;  // [span_rows, kept] or null
+  int32_t base_favoured;  // an output of the head (or -1) whose logit counts as `base_favour` larger where tokens are
+  float base_favour;      // chosen; probabilities do not change
+  int32_t span_favoured;
+  float span_favour;
   const volatile int32_t* cancelled;  // looked at between layers
 };
 
@@ -74,6 +78,9 @@ int64_t diffcode_session_bytes(void* session);
 // One forward. hidden [rows, D] (or null) gets the final states. 0; 1: cancelled; -1: memory is short.
 int32_t diffcode_step_run(void* session, const diffcode_step* step, diffcode_guess* base, diffcode_guess* spans,
                           float* hidden);
+// What this machine can do with `threads` threads: bytes a second out of `memory`, which should be too large for the
+// caches, and multiplications and additions of bytes a second. Takes a fifth of a second each.
+void diffcode_rates(int32_t threads, const uint8_t* memory, int64_t size, double* bytes, double* operations);
 // One linear map of fp32 rows [rows, D] to y [rows, padded outputs], for tests and measurements.
 int32_t diffcode_linear_run(const diffcode_linear* linear, const float* x, int32_t rows, float* y);
 }

@@ -6,6 +6,7 @@ Nothing here knows of diffcode's models: weights come as tensors, rows as number
 import ctypes as c
 import os
 import weakref
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,7 +73,7 @@ class EngineStep:
     context: int
     tokens: Sequence[int]  # -1: masked
     positions: Sequence[int]
-    seen_RR: Tensor  # bool
+    sights: Sequence[tuple[int, int, int]]  # what each row sees of the new ones, `Sight` in ops.h
     span_rows: int
     base_first: int
     base_rows: int
@@ -82,6 +83,8 @@ class EngineStep:
     allowed_RV: Tensor | None = None  # bool
     base_noise_RV: Tensor | None = None
     span_noise_RN: Tensor | None = None
+    base_favour: tuple[int, float] | None = None  # an output of the head, and nats added where a token is chosen
+    span_favour: tuple[int, float] | None = None
     cancelled: c.c_int32 = field(default_factory=c.c_int32)
 
 
@@ -102,7 +105,7 @@ class Engine:
         self._library = library
         self.shape = weights.shape
         self._held: list[object] = [weights]  # what the machine code points into
-        self.threads = threads or physical_cores()
+        self.threads = threads or default_threads()
         handle = library.diffcode_model_new(c.byref(self._weights(weights)), self.threads)
         if not handle:
             raise MemoryError("the CPU engine has no memory for the model")
@@ -175,11 +178,10 @@ class EngineSession:
 
         Raises EngineCancelled, MemoryError.
         """
-        int32 = torch.int32
-        tokens, positions, window, anchors = (
-            torch.tensor(list(x), dtype=int32) for x in (step.tokens, step.positions, step.window, step.anchor_base)
-        )
-        seen = step.seen_RR.to(torch.uint8).contiguous()
+        # No torch where it can be helped: one op on two threads leaves a third one spinning for 5 ms.
+        sights = [number for sight in step.sights for number in sight]
+        lists = [array("i", x) for x in (step.tokens, step.positions, sights, step.anchor_base, step.window)]
+        tokens, positions, sights_at, anchors, window = (x.buffer_info()[0] for x in lists)
         noises = [None if n is None else n.float().contiguous() for n in (step.base_noise_RV, step.span_noise_RN)]
         allowed = None if step.allowed_RV is None else step.allowed_RV.to(torch.uint8).contiguous()
         states = torch.empty(len(step.tokens), self._engine.shape.width) if hidden else None
@@ -188,15 +190,19 @@ class EngineSession:
             step.context,
             len(step.tokens),
             step.span_rows,
-            *(t.data_ptr() for t in (tokens, positions, seen)),
+            tokens,
+            positions,
+            sights_at,
             step.base_first,
             step.base_rows,
             len(step.anchor_base),
             len(step.window),
-            anchors.data_ptr(),
-            window.data_ptr(),
+            anchors,
+            window,
             step.temperature,
             *(None if n is None else n.data_ptr() for n in (allowed, *noises)),
+            *(step.base_favour or (-1, 0.0)),
+            *(step.span_favour or (-1, 0.0)),
             c.addressof(step.cancelled),
         )
         target = None if states is None else states.data_ptr()
@@ -224,6 +230,25 @@ def linear(x_RD: Tensor, packed: PackedLinear) -> Tensor:
     struct = linear_of(packed)
     library.diffcode_linear_run(c.byref(struct), x_RD.data_ptr(), len(x_RD), y_RE.data_ptr())
     return y_RE[:, : packed.outputs]
+
+
+def rates(weights: Tensor, threads: int | None = None) -> tuple[float, float]:
+    """Bytes a second out of memory, and multiplications and additions of bytes a second, of this machine.
+
+    `weights`: anything large, best the packed weights that a step will read; under 64 MB the caches answer.
+    """
+    library = native.library()
+    assert library is not None
+    found = c.c_double(), c.c_double()
+    size = weights.numel() * weights.element_size()
+    library.diffcode_rates(threads or default_threads(), weights.data_ptr(), size, *map(c.byref, found))
+    return found[0].value, found[1].value
+
+
+def default_threads() -> int:
+    """DIFFCODE_THREADS, or as many as there are cores."""
+    wanted = os.environ.get("DIFFCODE_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else physical_cores()
 
 
 def physical_cores() -> int:

@@ -60,9 +60,24 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
   }
 }
 
+int64_t spin(int rounds) {
+  __m256i sums[12];
+#pragma GCC unroll 12
+  for (int s = 0; s < 12; s++) sums[s] = _mm256_setzero_si256();
+  __m256i weights = _mm256_set1_epi16(3), bytes = _mm256_set1_epi16(5);
+  for (int i = 0; i < rounds; i++) {
+    asm volatile("" : "+x"(weights), "+x"(bytes));
+#pragma GCC unroll 12
+    for (int s = 0; s < 12; s++) sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(weights, bytes));
+  }
+#pragma GCC unroll 12
+  for (int s = 0; s < 12; s++) asm volatile("" ::"x"(sums[s]));
+  return static_cast<int64_t>(rounds) * 12 * 16 * 2;
+}
+
 #include "ops.inl"
 
-const Ops table = {"avx2", rms_norm, quantise, linear, rotate, silu_product, attend, head};
+const Ops table = {"avx2", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};
 
 }  // namespace avx2
 

@@ -32,9 +32,19 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
   }
 }
 
+int64_t spin(int rounds) {
+  int32_t sums[64] = {}, byte = 5;
+  for (int i = 0; i < rounds; i++) {
+    asm volatile("" : "+r"(byte));
+    for (int s = 0; s < 64; s++) sums[s] += (s + i) * byte;
+  }
+  asm volatile("" ::"m"(sums));
+  return static_cast<int64_t>(rounds) * 64 * 2;
+}
+
 #include "ops.inl"
 
-const Ops table = {"portable", rms_norm, quantise, linear, rotate, silu_product, attend, head};
+const Ops table = {"portable", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};
 
 }  // namespace portable
 

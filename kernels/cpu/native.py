@@ -1,10 +1,11 @@
 """The C interface of the engine (engine.h), through ctypes: structs, and the library where it was built."""
 
 import ctypes as c
+import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 1
+VERSION = 4
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -59,7 +60,7 @@ class Step(c.Structure):
         ("span_rows", c.c_int32),
         ("tokens", Address),
         ("positions", Address),
-        ("seen", Address),
+        ("sights", Address),
         ("base_first", c.c_int32),
         ("base_rows", c.c_int32),
         ("anchors", c.c_int32),
@@ -70,17 +71,31 @@ class Step(c.Structure):
         ("allowed", Address),
         ("base_noise", Address),
         ("span_noise", Address),
+        ("base_favoured", c.c_int32),
+        ("base_favour", c.c_float),
+        ("span_favoured", c.c_int32),
+        ("span_favour", c.c_float),
         ("cancelled", Address),
     ]
 
 
+def isa() -> str:
+    """The instruction set that the engine chose."""
+    found = library()
+    return "none" if found is None else str(found.diffcode_isa().decode())
+
+
 @cache
 def library() -> c.CDLL | None:
-    """The engine, or None where it was not built, or where DIFFCODE_ISA names code that does not run here."""
-    found = sorted(Path(__file__).parent.glob("_engine*.so"))
-    if not found:
+    """The engine, or None where it was not built, or where DIFFCODE_ISA names code that does not run here.
+
+    DIFFCODE_ENGINE names another build of it, such as one with sanitizers.
+    """
+    built = sorted(Path(__file__).parent.glob("_engine*.so"))
+    found = os.environ.get("DIFFCODE_ENGINE") or next(map(str, built), None)
+    if found is None:
         return None
-    lib = c.CDLL(str(found[0]))
+    lib = c.CDLL(found)
     lib.diffcode_isa.restype = c.c_char_p
     if lib.diffcode_version() != VERSION or lib.diffcode_isa() is None:
         return None
@@ -93,6 +108,8 @@ def library() -> c.CDLL | None:
     lib.diffcode_session_bytes.argtypes, lib.diffcode_session_bytes.restype = [Address], c.c_int64
     lib.diffcode_session_reserve.argtypes = [Address, c.c_int32]
     guesses = c.POINTER(Guess)
+    doubles = c.POINTER(c.c_double)
+    lib.diffcode_rates.argtypes, lib.diffcode_rates.restype = [c.c_int32, Address, c.c_int64, doubles, doubles], None
     lib.diffcode_linear_run.argtypes = [c.POINTER(Linear), Address, c.c_int32, Address]
     lib.diffcode_step_run.argtypes = [Address, c.POINTER(Step), guesses, guesses, Address]
     return lib

@@ -39,6 +39,11 @@ struct Partial {
   int32_t token;
 };
 
+// What a new row sees beside the whole context: the new rows before `until`, and those from `first` to before `last`.
+struct Sight {
+  int32_t until, first, last;
+};
+
 struct Ops {
   const char* name;
   void (*rms_norm)(const float* x, const float* weight, float* y, int width, float eps);
@@ -51,9 +56,13 @@ struct Ops {
   void (*rotate)(float* x, const float* cos, const float* sin, int heads, int width);
   void (*silu_product)(const float* gate, const float* up, float* y, int width);
   // One row, the query heads of one group: keys [width][capacity] transposed, values [capacity][width].
-  void (*attend)(const float* q, const float* keys, const float* values, size_t capacity, int context, int fresh,
-                 const uint8_t* seen, int heads, int width, float* scores, float* y);
+  void (*attend)(const float* q, const float* keys, const float* values, size_t capacity, int context,
+                 Sight sight, int heads, int width, float* scores, float* y);
   Partial (*head)(const float* logits, int count, int first_token, const float* noise, float temperature);
+  // What the machine can do, for the plan: multiplications and additions of bytes that `spin` does in registers alone in
+  // `rounds` rounds, and a walk through memory that looks at every byte.
+  int64_t (*spin)(int rounds);
+  uint64_t (*walk)(const uint8_t* memory, size_t size);
 };
 
 const Ops* ops_avx512();

@@ -49,7 +49,10 @@ void quantise(const float* x, int width, int group, int8_t* values, size_t strid
       bytes[i] = static_cast<int8_t>(value);
       sum += value;
     }
-    for (int i = 0; i < group; i += 4) __builtin_memcpy(to + i / 4 * stride, bytes + i, 4);
+    for (int i = 0; i < group; i += 4) {
+      __builtin_memcpy(to + i / 4 * stride, bytes + i, 4);
+      asm volatile("" ::: "memory");  // else GCC makes a scatter of it, which takes five times as long
+    }
     scales[g] = scale;
     offsets[g] = -128 * sum;
   }
@@ -162,10 +165,10 @@ void mix_any(const float* scores, size_t stride, const float* values, int count,
   }
 }
 
-void attend(const float* q, const float* keys, const float* values, size_t capacity, int context, int fresh,
-            const uint8_t* seen, int heads, int width, float* scores, float* y) {
-  while (fresh > 0 && !seen[fresh - 1]) fresh--;
-  const int count = context + fresh;
+void attend(const float* q, const float* keys, const float* values, size_t capacity, int context,
+            Sight sight, int heads, int width, float* scores, float* y) {
+  const bool split = sight.last > sight.first && sight.first > sight.until;  // something between is not seen
+  const int count = context + (sight.last > sight.until ? sight.last : sight.until);
   const size_t stride = (static_cast<size_t>(count) + kWide - 1) / kWide * kWide;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
   int head = 0;
@@ -177,8 +180,7 @@ void attend(const float* q, const float* keys, const float* values, size_t capac
     score<1>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
   for (int h = 0; h < heads; h++) {
     float* mine = scores + h * stride;
-    for (int i = 0; i < fresh; i++)
-      if (!seen[i]) mine[context + i] = -1e30f;
+    for (int i = context + sight.until; split && i < context + sight.first; i++) mine[i] = -1e30f;
     float most = -1e30f;
 #pragma omp simd reduction(max : most)
     for (int i = 0; i < count; i++) most = mine[i] > most ? mine[i] : most;
@@ -191,8 +193,7 @@ void attend(const float* q, const float* keys, const float* values, size_t capac
     const float inverse = 1.0f / sum;
 #pragma omp simd
     for (int i = 0; i < count; i++) mine[i] *= inverse;
-    for (int i = 0; i < fresh; i++)
-      if (!seen[i]) mine[context + i] = 0;
+    for (int i = context + sight.until; split && i < context + sight.first; i++) mine[i] = 0;
   }
   if (width != 64) return mix_any(scores, stride, values, count, heads, width, y);
   for (head = 0; head + 7 <= heads; head += 7) mix<7>(scores + head * stride, stride, values, count, y + head * 64);
@@ -233,4 +234,20 @@ Partial head(const float* logits, int count, int first_token, const float* noise
     }
   }
   return found;
+}
+
+uint64_t walk(const uint8_t* memory, size_t size) {
+  typedef uint64_t Eight __attribute__((vector_size(64), aligned(1)));
+  Eight sums[4] = {};
+  for (size_t i = 0; i + 256 <= size; i += 256) {
+    __builtin_prefetch(memory + i + 4096);
+    __builtin_prefetch(memory + i + 4160);
+    __builtin_prefetch(memory + i + 4224);
+    __builtin_prefetch(memory + i + 4288);
+    for (int s = 0; s < 4; s++) sums[s] += *reinterpret_cast<const Eight*>(memory + i + s * 64);
+  }
+  const Eight all = sums[0] + sums[1] + sums[2] + sums[3];
+  uint64_t total = 0;
+  for (int i = 0; i < 8; i++) total += all[i];
+  return total;
 }

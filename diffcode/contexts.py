@@ -1,0 +1,41 @@
+"""Contexts that were read already, kept for the next fill of the same text.
+
+Typing appends to the prefix, which stands last on the canvas: nearly all of the next fill's context is the one before.
+"""
+
+import threading
+from collections.abc import Sequence
+
+from diffcode.kernels.cpu.engine import EngineSession
+
+WORTH = 16  # tokens: a shorter common beginning is read again as fast
+
+
+class Contexts:
+    """Sessions of the CPU engine that nobody uses now, by what they have read; the least recently used go first."""
+
+    def __init__(self, most_bytes: int = 256 << 20):
+        self.most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._idle: list[tuple[tuple[int, ...], EngineSession]] = []
+
+    def take(self, context: Sequence[int]) -> tuple[EngineSession, int] | None:
+        """A session that has read a beginning of `context`, and how many tokens of it; never all of them."""
+        with self._lock:
+            lengths = [common(tokens, context[:-1]) for tokens, _ in self._idle]
+            best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
+            if best is None or lengths[best] < WORTH:
+                return None
+            return self._idle.pop(best)[1], lengths[best]
+
+    def give(self, tokens: Sequence[int], session: EngineSession) -> None:
+        """Keep a session that has read `tokens`."""
+        with self._lock:
+            self._idle.append((tuple(tokens), session))
+            while self._idle and sum(s.bytes for _, s in self._idle) > self.most_bytes:
+                self._idle.pop(0)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,179 @@
+// Pieces are handed out by counters; results do not depend on who computes them.
+#include "pass.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace diffcode {
+namespace {
+
+constexpr int kTogether = 16;  // rows whose keys one thread puts into the cache: a line of it a number
+constexpr int kPiece = 64;  // outputs of a linear map that are handed out at once
+
+}  // namespace
+
+Pass::Pass(Session& session, const diffcode_step& step, int number, int first, int count)
+    : session_(session), model_(*session.model), ops_(*model_.ops), shape_(model_.w.shape), step_(step),
+      number_(number), first_(first), count_(count),
+      spans_(std::max(0, std::min(count, first + count - (step.rows - step.span_rows)))) {}
+
+bool Pass::work(Turn& turn) {
+  turn.each(count_, [&](int r) { begin(r); });
+  turn.meet();
+  for (int l = 0; l < shape_.layers; l++) {
+    if (turn.thread == 0 && step_.cancelled != nullptr && *step_.cancelled != 0)
+      session_.stop_at = std::min(session_.stop_at.load(), number_ * shape_.layers + l);
+    layer(turn, l);
+    if (session_.stop_at <= number_ * shape_.layers + l) return false;  // said before this layer's meetings, so all threads agree
+  }
+  turn.each(count_, [&](int r) {
+    float* y = session_.final_states.data() + static_cast<size_t>(first_ + r) * shape_.width;
+    ops_.rms_norm(row(session_.x, r, shape_.width), model_.w.norm, y, shape_.width, shape_.norm_eps);
+  });
+  return true;
+}
+
+// A row's input vector and rotary angles.
+void Pass::begin(int r) {
+  const int width = shape_.width, half = shape_.head_width / 2;
+  float* x = row(session_.x, r, width);
+  const int32_t token = step_.tokens[first_ + r];
+  if (token < 0) {
+    std::copy_n(model_.w.mask, width, x);
+  } else {
+    const uint16_t* from = model_.w.embedding + static_cast<size_t>(token) * width;
+    for (int i = 0; i < width; i++) x[i] = from_bf16(from[i]);
+  }
+  for (int i = 0; i < half; i++) {
+    const float angle = static_cast<float>(step_.positions[first_ + r]) * model_.w.frequencies[i];
+    row(session_.cos, r, half)[i] = std::cos(angle);
+    row(session_.sin, r, half)[i] = std::sin(angle);
+  }
+}
+
+void Pass::layer(Turn& turn, int l) {
+  const diffcode_layer& w = model_.layers[l];
+  map(turn, {view(w.qkv), view(w.qkv_low), view(w.qkv_high)}, normed(turn, w.input_norm, w.qkv.group), session_.qkv, false);
+  map(turn, {view(w.out), view(w.out_low), view(w.out_high)}, attention(turn, l), session_.x, true);
+  gated(turn, w, normed(turn, w.post_norm, w.gate_up.group));
+  map(turn, {view(w.down), view(w.down_low), view(w.down_high)}, session_.product, session_.x, true);
+}
+
+// Rows in 8 bits that `fill(bytes, row)` makes: few of them by every thread for itself, many by all together.
+template <typename Fill>
+Bytes& Pass::shared_or_own(Turn& turn, Fill fill) {
+  if (count_ <= kFewRows) {
+    for (int r = 0; r < count_; r++) fill(turn.mine().few, r);
+    return turn.mine().few;
+  }
+  turn.each(count_, [&](int r) { fill(session_.input, r); });
+  turn.meet();
+  return session_.input;
+}
+
+Bytes& Pass::normed(Turn& turn, const float* weight, int group) {
+  const int width = shape_.width;
+  return shared_or_own(turn, [&](Bytes& bytes, int r) {
+    float* y = turn.mine().row.data();
+    ops_.rms_norm(row(session_.x, r, width), weight, y, width, shape_.norm_eps);
+    put(bytes, y, r, width, group, 0, width);
+  });
+}
+
+// Rotary embedding and the rows' keys and values into the cache, then the attention itself.
+Bytes& Pass::attention(Turn& turn, int l) {
+  const int width = shape_.head_width, heads = shape_.heads / shape_.kv_heads;
+  const int together = count_ <= kFewRows ? 1 : kTogether;
+  turn.each((count_ + together - 1) / together,
+            [&](int piece) { place(l, piece * together, std::min(count_, (piece + 1) * together)); });
+  turn.meet();
+  turn.each(count_ * shape_.kv_heads, [&](int piece) {
+    const int r = piece / shape_.kv_heads, g = piece % shape_.kv_heads;
+    const float* q = row(session_.qkv, r, model_.layers[l].qkv.outputs) + g * heads * width;
+    float* y = row(session_.mixed, r, shape_.heads * width) + g * heads * width;
+    ops_.attend(q, session_.key(l, g), session_.value(l, g), session_.capacity, step_.context,
+                step_.sights[first_ + r], heads, width, turn.mine().scores.data(), y);
+  });
+  turn.meet();
+  const int all = shape_.heads * width;
+  return shared_or_own(turn, [&](Bytes& bytes, int r) {
+    put(bytes, row(session_.mixed, r, all), r, all, model_.layers[l].out.group, 0, all);
+  });
+}
+
+void Pass::place(int l, int from, int to) {
+  const int width = shape_.head_width, half = width / 2, stride = model_.layers[l].qkv.outputs;
+  for (int r = from; r < to; r++) {
+    float* q = row(session_.qkv, r, stride);
+    const float *cos = row(session_.cos, r, half), *sin = row(session_.sin, r, half);
+    ops_.rotate(q, cos, sin, shape_.heads + shape_.kv_heads, width);  // the keys lie behind the queries
+  }
+  const size_t at = static_cast<size_t>(step_.context) + first_;
+  const float* k = row(session_.qkv, 0, stride) + shape_.heads * width;
+  const float* v = k + shape_.kv_heads * width;
+  for (int g = 0; g < shape_.kv_heads; g++) {
+    for (int d = 0; d < width; d++) {
+      float* keys = session_.key(l, g) + d * session_.capacity + at;
+      for (int r = from; r < to; r++) keys[r] = k[r * stride + g * width + d];
+    }
+    for (int r = from; r < to; r++)
+      std::copy_n(v + r * stride + g * width, width, session_.value(l, g) + (at + r) * width);
+  }
+}
+
+// silu(gate) * up, rounded to 8 bits. A thread makes `unit` columns of all rows, so that what passes between the cores'
+// caches is a byte a value and not three floats.
+void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
+  const Adapted map{view(w.gate_up), view(w.gate_up_low), view(w.gate_up_high)};
+  const int unit = model_.unit();
+  low_rank(turn.mine(), map, input);
+  turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
+    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, w.down.group);
+  });
+  turn.meet();
+}
+
+void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group) {
+  const int ffn = shape_.ffn, unit = std::min(model_.unit(), ffn - first), stride = 2 * unit;
+  // `y` is addressed by the output's number, so the buffer is shifted to the left.
+  part(mine, map, input, first, first + unit, mine.piece.data() - first, stride, false);
+  part(mine, map, input, ffn + first, ffn + first + unit, mine.piece.data() + unit - ffn - first, stride, false);
+  for (int r = 0; r < count_; r++) {
+    const float* gate = mine.piece.data() + static_cast<size_t>(r) * stride;
+    ops_.silu_product(gate, gate + unit, mine.product.data(), unit);
+    put(session_.product, mine.product.data(), r, ffn, group, first, unit);
+  }
+}
+
+// y = rows x map, and on the span rows the adapter's low-rank term on top.
+void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add) {
+  const int outputs = map.base.outputs;
+  low_rank(turn.mine(), map, input);
+  turn.each((outputs + kPiece - 1) / kPiece, [&](int piece) {
+    const int first = piece * kPiece, last = std::min(outputs, first + kPiece);
+    part(turn.mine(), map, input.all.rows(), first, last, y.data(), outputs, add);
+  });
+  turn.meet();
+}
+
+// The adapter's first half, small enough for every thread to have its own.
+void Pass::low_rank(Scratch& mine, const Adapted& map, Bytes& input) {
+  if (map.low.outputs == 0 || spans_ == 0) return;
+  ops_.linear(map.low, input.spans.rows(), spans_, 0, map.low.outputs, mine.low.data(), map.low.outputs, false);
+  for (int r = 0; r < spans_; r++)
+    mine.low_rank.put(ops_, row(mine.low, r, map.low.outputs), r, spans_, map.high.inputs, map.high.group);
+}
+
+void Pass::part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add) {
+  ops_.linear(map.base, input, count_, first, last, y, stride, add);
+  if (map.low.outputs != 0 && spans_ != 0)
+    ops_.linear(map.high, mine.low_rank.rows(), spans_, first, last, y + (count_ - spans_) * stride, stride, true);
+}
+
+void Pass::put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns) {
+  bytes.all.put(ops_, from, r, count_, width, group, column, columns);
+  const int span = r - (count_ - spans_);
+  if (span >= 0) bytes.spans.put(ops_, from, span, spans_, width, group, column, columns);
+}
+
+}  // namespace diffcode

@@ -1,0 +1,44 @@
+// One pass of up to kMostRows rows through all layers. Every thread has one of its own and runs the same program.
+#pragma once
+#include "session.h"
+
+namespace diffcode {
+
+class Pass {
+ public:
+  static constexpr int kPhases = 12;  // of a layer, at most
+
+  // `number`: how many passes of this step came before.
+  Pass(Session& session, const diffcode_step& step, int number, int first, int count);
+  // What one thread does of it; false where the step was cancelled. The last phase ends without a meeting.
+  bool work(Turn& turn);
+
+ private:
+  struct Adapted {  // a linear map and the adapter's low-rank maps beside it
+    Linear base, low, high;
+  };
+
+  void begin(int r);
+  void layer(Turn& turn, int l);
+  Bytes& normed(Turn& turn, const float* weight, int group);
+  Bytes& attention(Turn& turn, int l);
+  void place(int l, int from, int to);
+  void gated(Turn& turn, const diffcode_layer& w, Bytes& input);
+  void gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group);
+  void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add);
+  void low_rank(Scratch& mine, const Adapted& map, Bytes& input);
+  void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
+  void put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns);
+  template <typename Fill>
+  Bytes& shared_or_own(Turn& turn, Fill fill);
+  float* row(std::vector<float>& of, int r, size_t width) { return of.data() + static_cast<size_t>(r) * width; }
+
+  Session& session_;
+  Model& model_;
+  const Ops& ops_;
+  const diffcode_shape& shape_;
+  const diffcode_step& step_;
+  const int number_, first_, count_, spans_;
+};
+
+}  // namespace diffcode

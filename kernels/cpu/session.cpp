@@ -1,0 +1,71 @@
+#include "session.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace diffcode {
+
+Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
+    : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads) {
+  w.layers = layers.data();
+  unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, layers[0].down.group));
+  for (const auto& l : layers)
+    for (const auto* low : {&l.qkv_low, &l.out_low, &l.gate_up_low, &l.down_low})
+      widest_rank_ = std::max(widest_rank_, low->outputs);
+}
+
+void Quantised::plan(size_t rows, size_t width) {
+  make_room(values_, rows * width);
+  make_room(scales_, rows * width / 4);
+  make_room(offsets_, rows * width / 4);
+}
+
+void Quantised::put(const Ops& ops, const float* from, int r, int count, int width, int group, int column,
+                    int columns) {
+  const int first = r / kTile * kTile, together = std::min(kTile, count - first);
+  const size_t groups = static_cast<size_t>(width) / group, at = r * groups + column / group;
+  int8_t* tile = values_.data() + static_cast<size_t>(first) * width;
+  ops.quantise(from, columns, group, tile + static_cast<size_t>(column) * together + (r - first) * 4,
+               static_cast<size_t>(together) * 4, scales_.data() + at, offsets_.data() + at);
+}
+
+void Session::reserve(size_t length) {
+  if (length <= capacity) return;
+  const auto& s = model->w.shape;
+  const size_t wanted = (std::max(length, capacity * 2) + kAlign - 1) / kAlign * kAlign;
+  const size_t planes = static_cast<size_t>(s.layers) * s.kv_heads, width = s.head_width;
+  std::vector<float> wider_keys(planes * width * wanted), wider_values(planes * width * wanted);
+  for (size_t p = 0; p < planes; p++) {
+    for (size_t d = 0; d < width; d++)
+      std::copy_n(keys.data() + (p * width + d) * capacity, capacity, wider_keys.data() + (p * width + d) * wanted);
+    std::copy_n(values.data() + p * width * capacity, capacity * width, wider_values.data() + p * width * wanted);
+  }
+  keys.swap(wider_keys);
+  values.swap(wider_values);
+  capacity = wanted;
+}
+
+void Session::plan(int rows) {
+  const auto& s = model->w.shape;
+  const size_t count = rows, heads = static_cast<size_t>(s.heads) * s.head_width, unit = model->unit();
+  const size_t inner = std::max<size_t>(s.width, heads), few = std::min(rows, kFewRows);
+  const size_t rank = std::max(kBlock, model->widest_rank());
+  make_room(x, count * s.width);
+  make_room(qkv, count * model->layers[0].qkv.outputs);
+  make_room(mixed, count * heads);
+  make_room(cos, count * s.head_width);
+  make_room(sin, count * s.head_width);
+  input.plan(count, inner);
+  product.plan(count, s.ffn);
+  for (Scratch& mine : threads) {
+    mine.few.plan(few, inner);
+    mine.low_rank.plan(count, rank);
+    make_room(mine.row, s.width);
+    make_room(mine.low, count * rank);
+    make_room(mine.piece, count * unit * 2);
+    make_room(mine.product, unit);
+    make_room(mine.scores, s.heads * (capacity + 2 * kAlign));
+  }
+}
+
+}  // namespace diffcode

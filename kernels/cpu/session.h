@@ -1,0 +1,139 @@
+// What a step runs on: the model shared by all sessions, a session's context, and the scratch memory of its steps.
+#pragma once
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include "engine.h"
+#include "pool.h"
+
+namespace diffcode {
+
+constexpr int kAlign = 32;      // keys are read 32 at a time
+constexpr int kMostRows = 256;  // of one pass through the layers; longer steps go in parts
+// Up to so many rows every thread norms and rounds all of them for itself: that takes less time than to meet.
+constexpr int kFewRows = 16;
+
+inline Linear view(const diffcode_linear& l) {
+  return {l.weights, l.scales, l.bias, l.outputs, l.inputs, l.group, l.real_outputs};
+}
+
+inline float from_bf16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+template <typename T>
+void make_room(std::vector<T>& v, size_t size) {
+  if (v.size() < size) v.resize(size);
+}
+
+struct Model {
+  diffcode_weights w;
+  std::vector<diffcode_layer> layers;
+  const Ops* ops;
+  Pool pool;
+  std::mutex alone;  // sessions share the threads, one step at a time
+
+  Model(const diffcode_weights& weights, const Ops* chosen, int threads);
+  int unit() const { return unit_; }  // columns of the gated product that one thread makes and rounds at once
+  int widest_rank() const { return widest_rank_; }
+
+ private:
+  int unit_, widest_rank_ = 0;
+};
+
+// Rows in 8 bits, as ops.h's `Rows` wants them.
+class Quantised {
+ public:
+  void plan(size_t rows, size_t width);
+  Rows rows() { return {values_.data(), scales_.data(), offsets_.data()}; }
+  // Columns from `column` on, `columns` of them, of row r of `count`, put where its tile expects them.
+  void put(const Ops& ops, const float* from, int r, int count, int width, int group, int column, int columns);
+  void put(const Ops& ops, const float* from, int r, int count, int width, int group) {
+    put(ops, from, r, count, width, group, 0, width);
+  }
+
+ private:
+  std::vector<int8_t> values_;
+  std::vector<float> scales_;
+  std::vector<int32_t> offsets_;
+};
+
+// Rows in 8 bits, and the span rows among them once more, in tiles of their own, for the adapter.
+struct Bytes {
+  Quantised all, spans;
+  void plan(size_t rows, size_t width) {
+    all.plan(rows, width);
+    spans.plan(rows, width);
+  }
+};
+
+// What one thread needs for itself.
+struct Scratch {
+  Bytes few;           // all rows where they are few
+  Quantised low_rank;  // the middle of an adapter's map
+  std::vector<float> row, low, piece, product, scores, logits;
+};
+
+// Of a head: its rows, and what every slice of the vocabulary said of them.
+struct HeadScratch {
+  Quantised rows;
+  std::vector<Partial> partials;
+};
+
+// Of a successor map.
+struct SuccessorScratch {
+  std::vector<int32_t> before;
+  std::vector<float> both, inner, ones, states, noise;
+  std::vector<diffcode_guess> found;
+  Quantised bytes;
+};
+
+struct Session {
+  Model* model;
+  size_t capacity = 0;
+  std::vector<float> keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
+  // Scratch of a step, allocated before it.
+  std::vector<float> x, qkv, mixed, cos, sin, final_states;
+  Bytes input, product;
+  std::vector<Scratch> threads;
+  std::vector<Counter> counters;
+  HeadScratch base_head, span_head;
+  SuccessorScratch successor;
+  std::atomic<int> stop_at{0};  // the layer (counted through all passes) at which the step is given up
+
+  explicit Session(Model* owner) : model(owner), threads(owner->pool.threads()) {}
+  float* key(int layer, int group) { return keys.data() + plane(layer, group); }
+  float* value(int layer, int group) { return values.data() + plane(layer, group); }
+  size_t bytes() const { return (keys.size() + values.size()) * sizeof(float); }
+  // Room for a context of `length` places.
+  void reserve(size_t length);
+  // Room for passes of up to `rows` rows.
+  void plan(int rows);
+
+ private:
+  size_t plane(int layer, int group) const {
+    const auto& s = model->w.shape;
+    return (static_cast<size_t>(layer) * s.kv_heads + group) * s.head_width * capacity;
+  }
+};
+
+// A thread and the phase it is in. All threads go through the same phases; each has a counter of its own, so that one
+// barrier between two of them is enough.
+struct Turn {
+  Session& session;
+  int thread, phase;
+
+  Scratch& mine() { return session.threads[thread]; }
+  void meet() { session.model->pool.barrier(); }
+  template <typename Work>
+  void each(int total, Work work) {
+    Counter& counter = session.counters[phase++];
+    for (int piece; (piece = counter.take()) < total;) work(piece);
+  }
+};
+
+}  // namespace diffcode

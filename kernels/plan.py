@@ -1,0 +1,114 @@
+"""What a step costs at best, and how many span rows are worth a forward: the roofline of one model on one machine.
+
+A step reads every weight once and multiplies each with every row. It takes at least as long as the slower of the two:
+`floor = max(bytes / memory rate, operations / arithmetic rate)` (Williams et al. 2009).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """Bytes of what a forward reads."""
+
+    weight: int
+    scale: int  # of a group of inputs
+    cache: int  # a number in the context's cache
+
+
+INT8 = Formats(1, 4, 4)  # the CPU engine's
+BF16 = Formats(2, 0, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The numbers of a model that its costs follow from."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn: int
+    vocabulary: int
+    kept: int = 0  # outputs of the span rows' head, 0: there is no adapter
+    rank: int = 0
+    group: int = 128
+
+    @property
+    def layer_weights(self) -> int:
+        """Numbers in all linear maps of all layers."""
+        attention = self.width * (2 * self.heads + 2 * self.kv_heads) * self.head_width
+        return self.layers * (attention + 3 * self.width * self.ffn)
+
+    @property
+    def adapter_weights(self) -> int:
+        qkv = (self.heads + 2 * self.kv_heads) * self.head_width
+        ends = (self.width + qkv) + (self.heads * self.head_width + self.width) + 3 * self.ffn + 2 * self.width
+        return self.layers * self.rank * ends
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What the machine can do."""
+
+    bytes_a_second: float
+    operations_a_second: float  # multiplications and additions of bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Bytes read and operations done by one forward."""
+
+    bytes: int
+    operations: int
+
+    def floor(self, rates: Rates) -> float:
+        """Seconds that it takes at least."""
+        return max(self.bytes / rates.bytes_a_second, self.operations / rates.operations_a_second)
+
+    def bound(self, rates: Rates) -> str:
+        """What holds it up: "memory" or "arithmetic"."""
+        by_memory = self.bytes / rates.bytes_a_second >= self.operations / rates.operations_a_second
+        return "memory" if by_memory else "arithmetic"
+
+
+def forward_cost(
+    sizes: Sizes,
+    rows: int,
+    span_rows: int,
+    context: int,
+    guesses: int = 1,
+    batch: int = 1,
+    formats: Formats = INT8,
+) -> Cost:
+    """A forward of `rows` context rows and `span_rows` behind `context` cached places, `guesses` rows over the whole
+    vocabulary; `batch` such fills at once read the weights once, and each its own cache."""
+    every, head = rows + span_rows, sizes.vocabulary * sizes.width
+    kept, low = (sizes.kept * sizes.width, sizes.adapter_weights) if span_rows else (0, 0)
+    weights = sizes.layer_weights + head + kept + low
+    places = context + every
+    cache = sizes.layers * 2 * sizes.kv_heads * sizes.head_width * places * formats.cache
+    seen = every * context + rows * (rows + 1) // 2 + span_rows * every
+    attention = sizes.layers * 2 * sizes.heads * sizes.head_width * seen
+    products = sizes.layer_weights * every + head * guesses + (kept + low) * span_rows
+    read = weights * formats.weight + weights // sizes.group * formats.scale + batch * cache
+    return Cost(read, 2 * batch * (products + attention))
+
+
+def tokens_a_forward(agrees: Sequence[float], window: int) -> float:
+    """Expected tokens of a checked forward: the base's own one, and each draft for as long as none was refused.
+
+    `agrees[d]`: share of the drafts at distance d + 1 that the base confirms where all before were.
+    """
+    expected, run = 1.0, 1.0
+    for share in agrees[:window]:
+        run *= share
+        expected += run
+    return expected
+
+
+def choose_window(seconds: Mapping[int, float], agrees: Sequence[float]) -> int:
+    """The number of span rows with most tokens a second; `seconds` of a forward by that number."""
+    return max(seconds, key=lambda window: tokens_a_forward(agrees, window) / seconds[window])
