@@ -254,6 +254,23 @@ def gumbel(rows: int, seed: int) -> Tensor:
     return -torch.log(-torch.log(uniform_RV))
 
 
+@pytest.mark.parametrize("nats", [0.0, 0.7, 5.0])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_favoured_token_is_chosen_as_if_its_logit_were_larger(nats: float, drawn: bool) -> None:
+    x_RD, head_VD = normal(64, 16), normal(VOCABULARY, 16, seed=1)
+    more = {"gumbel_RV": gumbel(64, 4), "temperature": 1.7} if drawn else {}
+    plain, found = masked_head(x_RD, head_VD, **more), masked_head(x_RD, head_VD, favour=(5, nats), **more)
+    logits_RV = x_RD @ head_VD.T
+    logits_RV[:, 5] += nats
+    ranked_RV = logits_RV / 1.7 + more["gumbel_RV"] if drawn else logits_RV
+    assert torch.equal(found.token_R, ranked_RV.argmax(-1))
+    assert torch.equal(found.entropy_R, plain.entropy_R)
+    p_R = (x_RD @ head_VD.T).softmax(-1)[range(64), found.token_R]
+    torch.testing.assert_close(found.probability_R, p_R)
+    assert ((found.token_R == 5) >= (plain.token_R == 5)).all()
+    assert nats < 5 or not torch.equal(found.token_R, plain.token_R)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("barred", [False, True])
 def test_draws_follow_the_softmax_of_the_temperature(temperature: float, barred: bool) -> None:
