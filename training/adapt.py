@@ -17,7 +17,7 @@ from rich.progress import track
 from diffcode.canvas import normalise
 from diffcode.config import DenoiseOptions
 from diffcode.errors import BadOption
-from diffcode.evals.heldout import Line
+from diffcode.evals.cuts import Line
 from diffcode.hub import cache_home
 from diffcode.infill import Fill, Infiller
 from diffcode.tokens import Tokens

@@ -43,7 +43,7 @@ def load_whole(given: Mapping[str, Any], report: Report) -> Model:
     if given["start"] is not None:
         raise BadOption("--from names an adapter, and --full trains no adapter: merge it in with --infill")
     infill = given["infill"] or ("none" if given["fresh"] else None)
-    return Model.load(given["model"], "none", given["device"], given["dtype"], report, infill)
+    return Model.load(given["model"], "none", given["device"], given["dtype"] or "bfloat16", report, infill)
 
 
 def load(options: TrainOptions, given: Mapping[str, Any], report: Report) -> tuple[Model, Start | None]:
@@ -53,7 +53,7 @@ def load(options: TrainOptions, given: Mapping[str, Any], report: Report) -> tup
     name, infill = given["model"], given["infill"]
     if infill is None and options.stage == "infill":
         infill = "none"
-    model = Model.load(name, "none", given["device"], given["dtype"], report, infill)
+    model = Model.load(name, "none", given["device"], given["dtype"] or "bfloat16", report, infill)
     folder: Path | None = given["start"]
     if folder is None and not given["fresh"]:
         folder = shipped(name, None, SPAN if options.stage == "span" else INFILL)

@@ -5,8 +5,9 @@ Example number i of a seed is always the same, so a run's place in its data is o
 
 import math
 import random
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from diffcode.holes import Hole
 from diffcode.syntax import LANGUAGES, parse, pieces
 from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
-from diffcode.training.options import SpanOptions
+from diffcode.training.options import KINDS, SpanOptions
 
 WHOLE = WindowOptions(budget=1 << 16)  # the window is drawn here, the canvas need not cut it
 TRIES = 200
+WORD = re.compile(r"\w+|[^\w\s]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Example:
     middle: tuple[int, ...]
     kind: str
     language: str
+    open_ended: bool = False  # nothing follows the hole
 
 
 class Sampler:
@@ -48,21 +51,24 @@ class Sampler:
         """Example number `index`."""
         rng = random.Random(f"{self._seed}:{index}")
         for _ in range(TRIES):
-            text, language = self._window(rng)
-            found = cut(text, language, rng, self._options, self._tokens)
+            open_ended = rng.random() < self._options.no_suffix
+            text, language = self._window(rng, open_ended)
+            options = replace(self._options, no_suffix=float(open_ended))
+            found = cut(text, language, rng, options, self._tokens)
             if found is not None:
                 return found
         raise UnreadableFile(f"{self._dataset.folder} has no text that a hole can be cut into: look at it with inspect")
 
-    def _window(self, rng: random.Random) -> tuple[str, str]:
-        """A stretch of whole lines, and its language."""
+    def _window(self, rng: random.Random, last: bool = False) -> tuple[str, str]:
+        """A stretch of whole lines, and its language; `last`: with the document's end."""
         at = rng.randrange(int(self._ends[-1]))
         which = int(np.searchsorted(self._ends, at, side="right"))
         document = self._documents[which]
         ids = self._dataset.ids(document)
         low, high = self._options.window
         size = round(math.exp(rng.uniform(math.log(low), math.log(high + 1))))
-        first = max(0, min(at - int(self._ends[which]) + len(ids) - rng.randrange(size), len(ids) - size))
+        first = len(ids) if last else at - int(self._ends[which]) + len(ids) - rng.randrange(size)
+        first = max(0, min(first, len(ids) - size))
         text = normalise(self._tokens.decode(ids[first : first + size].tolist()))
         if first > 0:
             text = text[text.find("\n") + 1 :]
@@ -73,14 +79,16 @@ class Sampler:
 
 def cut(text: str, language: str, rng: random.Random, options: SpanOptions, tokens: Tokens) -> Example | None:
     """Take a span out of `text`; None where this draw gives none."""
-    kinds = ("lines", "rest_of_line", "nodes", "characters", "empty")
-    kind = rng.choices(kinds, [getattr(options, k) for k in kinds])[0]
+    kind = rng.choices(KINDS, [getattr(options, k) for k in KINDS])[0]
     place = PLACES[kind](text, language, rng, options)
     if place is None:
         return None
     start, end = place
     low = start if rng.random() < options.no_prefix else 0
-    high = end if rng.random() < options.no_suffix else len(text)
+    high = len(text)
+    open_ended = rng.random() < options.no_suffix
+    if open_ended:  # a middle that stopped anywhere would teach to stop anywhere
+        end = high
     shown, hole = text[low:high], Hole(start - low, end - low)
     block = make_block(shown, [hole], [""], 0, tokens, WHOLE)
     try:
@@ -90,7 +98,7 @@ def cut(text: str, language: str, rng: random.Random, options: SpanOptions, toke
     ids = tokens.encode(middle)
     if len(ids) > options.most_tokens:
         return None
-    return Example(block.context, (*ids, tokens.fim.end), kind, language)
+    return Example(block.context, (*ids, tokens.fim.end), kind, language, open_ended)
 
 
 def preview(dataset: Dataset, tokens: Tokens, seed: int, count: int) -> Iterator[str]:
@@ -154,6 +162,18 @@ def _characters(text: str, _language: str, rng: random.Random, options: SpanOpti
     return start, min(start + length, len(text))
 
 
+def _words(text: str, _language: str, rng: random.Random, _options: SpanOptions) -> Place:
+    """Whole words of one line, the first of them no operator: one in half of the draws, seldom more than six."""
+    names = [m for m in WORD.finditer(text) if m[0][0].isalnum() or m[0][0] == "_"]
+    if not names:
+        return None
+    first = rng.choice(names)
+    line_end = text.find("\n", first.end())
+    line = list(WORD.finditer(text, first.start(), len(text) if line_end < 0 else line_end))
+    count = 1 if rng.random() < 0.5 else 2 + int(rng.expovariate(0.5))
+    return first.start(), line[:count][-1].end()
+
+
 def _empty(text: str, _language: str, rng: random.Random, _options: SpanOptions) -> Place:
     at = rng.randint(0, len(text))
     return at, at
@@ -164,5 +184,6 @@ PLACES = {
     "rest_of_line": _rest_of_line,
     "nodes": _nodes,
     "characters": _characters,
+    "words": _words,
     "empty": _empty,
 }

@@ -1,6 +1,7 @@
 """Examples: nothing of the text is lost or added, and the canvas is the one that a hole would get."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +20,9 @@ from diffcode.holes import Hole
 from diffcode.syntax import LANGUAGES, parse, pieces
 from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
-from diffcode.training.options import SpanOptions
+from diffcode.training.options import KINDS, SpanOptions
 from diffcode.training.sampler import PLACES, WHOLE, Example, Sampler, cut, preview
 
-KINDS = ("lines", "rest_of_line", "nodes", "characters", "empty")
 CODE = (
     'import os\n\n\ndef area(r, pi=3):\n    """é😀 <|fim_middle|>"""\n    if r > 0:\n        return pi * r ** 2\n'
     "    return max(0, r)\n\n\nclass A:\n    x = area(1)  # ünï\n\n    def f(self):\n        return self.x\n"
@@ -90,7 +90,7 @@ def test_a_side_that_is_not_shown_is_missing_whole(
     assert prefix_shown or prefix == b""
     assert suffix_shown or suffix == b""
     assert not prefix_shown or text.startswith(spelt)
-    assert not suffix_shown or text.endswith(spelt)
+    assert text.endswith(spelt), "where no suffix is shown the middle goes on to the end"
 
 
 @settings(max_examples=60)
@@ -207,6 +207,20 @@ def test_the_rest_of_a_line_ends_before_its_end(tokens: Tokens) -> None:
             assert CODE[place[1] : place[1] + 1] in ("\n", "")
 
 
+def test_words_are_whole_and_of_one_line(tokens: Tokens) -> None:
+    found = [PLACES["words"](CODE, "python", random.Random(seed), SHORT) or (0, 0) for seed in range(300)]
+    middles = [CODE[start:end] for start, end in found]
+    assert all("\n" not in m and (m[0].isalnum() or m[0] == "_") and not m[-1].isspace() for m in middles)
+    whole = [
+        re.search(r"\w$", CODE[:s]) is None and re.match(r"\w", CODE[e:]) is None
+        for s, e in found
+        if CODE[e - 1].isalnum()
+    ]
+    assert all(whole)
+    single = sum(re.fullmatch(r"\w+", m) is not None for m in middles) / len(middles)
+    assert 0.4 < single < 0.8, "half of the draws are one name"
+
+
 def test_long_middles_are_drawn_anew(tokens: Tokens) -> None:
     for e in examples(CODE, replace(SHORT, most_tokens=5, most_characters=400), tokens, 300):
         assert len(e.middle) <= 6
@@ -274,6 +288,16 @@ def test_windows_are_whole_lines_of_one_document(corpus: Dataset, tokens: Tokens
         assert text.endswith("\n") or any(documents[d].endswith(text) for d in homes)
         seen.update(homes)
     assert seen.keys() >= {0, 1, 4}, "every long document is drawn from"
+
+
+def test_where_nothing_follows_the_document_ends(corpus: Dataset, tokens: Tokens) -> None:
+    """A middle that stopped anywhere would teach to stop anywhere."""
+    sampler = Sampler(corpus, corpus.training, tokens, replace(SHORT, no_suffix=1.0), 0)
+    documents = [normalise(tokens.decode(corpus.ids(d).tolist())) for d in corpus.training]
+    for i in range(60):
+        _, middle, suffix = parts(sampler.example(i), tokens)
+        assert suffix == b""
+        assert any(document.endswith(middle.decode()) for document in documents)
 
 
 def test_documents_are_drawn_by_their_length(tmp_path: Path, tokens: Tokens) -> None:

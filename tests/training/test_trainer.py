@@ -17,7 +17,7 @@ from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
 from diffcode.training.launch import VALIDATION_SEED, make_stage, make_trainer
 from diffcode.training.loss import Scored
-from diffcode.training.options import TrainOptions
+from diffcode.training.options import InfillOptions, TrainOptions
 from diffcode.training.run_folder import RunFolder
 from diffcode.training.sampler import Example, Sampler
 from diffcode.training.trainer import Progress, Trainer, batches
@@ -313,19 +313,24 @@ def test_checkpoints_come_by_the_clock(make: Make, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("stage", "falls", "measure", "rises"), [("infill", 0.35, "token", 0.3), ("span", 0.3, "agrees_1", 0.1)]
+    ("stage", "falls", "nll", "held_out"), [("infill", 0.35, "nll", 0.3), ("span", 0.3, "nll_1", 0.7)]
 )
 def test_a_tiny_model_learns_a_repetitive_text(
-    stage: str, falls: float, measure: str, rises: float, base: Path, corpus: Path, tmp_path: Path
+    stage: str, falls: float, nll: str, held_out: float, base: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    """`falls`: the loss of the last ten steps over that of the first ten; measured 0.18 and 0.12 when written."""
-    wanted = options(stage, steps=60, texts=4, rate=1e-2, rank=8, validate_every=60)
+    """`falls`: the loss of the last ten steps over that of the first ten; 0.18 and 0.12 when written.
+
+    `held_out`: the same of the held-out text's nll; 0.11 and 0.47. (Agreement with this base says nothing: its weights
+    are random, so what it would say is as good as random too.)
+    """
+    free = InfillOptions(anchor=0.0)  # a random base is nothing to stay with
+    wanted = options(stage, steps=60, texts=4, rate=1e-2, rank=8, validate_every=60, infill=free)
     trainer = opened(base, corpus, tmp_path, wanted)
     list(trainer.run())
     found = [loss for _, loss, _ in losses(rows(tmp_path))]
     assert sum(found[-10:]) < falls * sum(found[:10])
     summary = trainer.summary()
-    assert summary["last"][measure] > summary["first"][measure] + rises
+    assert summary["last"][nll] < held_out * summary["first"][nll]
     assert summary["best"] == max(summary["last"]["measure"], summary["first"]["measure"])
 
 
