@@ -1,0 +1,1 @@
+"""`diffcode lsp`: a language server that applies diffusion edits."""

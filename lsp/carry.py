@@ -1,0 +1,137 @@
+"""Carry a plan out: denoise its holes and keep what passes. Runs in the model's thread."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from diffcode.canvas import normalise
+from diffcode.config import DenoiseOptions
+from diffcode.errors import DiffcodeError
+from diffcode.holes import Hole, apply_edits
+from diffcode.interrupt import Stop
+from diffcode.lsp.filler import Filler, OnStep, Task, Written
+from diffcode.lsp.gates import GateOptions, worth_showing
+from diffcode.lsp.places import Place
+from diffcode.lsp.plans import Attempt, Plan
+from diffcode.lsp.showing import SPECIAL
+from diffcode.syntax import Code, faults
+
+
+class NothingFound(DiffcodeError):
+    """The model had nothing to say that would pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Characters of `hole` give way to `text`. Not `sure`: something else of the same name may be meant."""
+
+    hole: Hole
+    text: str
+    sure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a plan is about."""
+
+    text: str
+    code: Code | None
+    options: DenoiseOptions
+    gates: GateOptions
+
+
+def carry_out(
+    plan: Plan, subject: Subject, filler: Filler | None, stop: Stop, on_step: OnStep | None = None
+) -> tuple[Change, ...]:
+    """The changes of the first attempt that passes, in order. `filler` is not needed where every text is known.
+
+    Raises NothingFound, Cancelled.
+    """
+    for attempt in plan.attempts:
+        together = _tried(plan, attempt, subject, filler, stop, on_step)
+        alone = tuple(change for change in together if _passes(plan, subject, (change,)))
+        for changes in (together, alone):
+            if changes and _passes(plan, subject, changes):
+                return changes
+    raise NothingFound(f"{plan.title}: the model has found nothing that fits")
+
+
+def needs_model(plan: Plan) -> bool:
+    return any(place.text is None for attempt in plan.attempts for place in attempt.places)
+
+
+def _tried(
+    plan: Plan, attempt: Attempt, subject: Subject, filler: Filler | None, stop: Stop, on_step: OnStep | None
+) -> tuple[Change, ...]:
+    written: Sequence[Written] = ()
+    places = sorted(attempt.places, key=lambda place: (place.hole.start, place.hole.end))
+    text, holes = _shown(subject.text, places)
+    if holes and filler is not None:
+        chosen = replace(subject.options, max_tokens=plan.max_tokens, seed=subject.options.seed + attempt.seed)
+        if attempt.temperature is not None:
+            chosen = replace(chosen, temperature=max(chosen.temperature, attempt.temperature))
+        written = filler.fill(Task(text, holes, chosen, "\n" if plan.one_line else None), stop, on_step)
+    fills = iter(written)
+    changes: list[Change] = []
+    for place in places:
+        new = place.text if place.text is not None else _fitting(plan, place, subject, next(fills, None))
+        if new is not None and new != subject.text[place.hole.start : place.hole.end]:
+            changes.append(Change(place.hole, new, place.sure))
+    return tuple(changes)
+
+
+def _shown(text: str, places: Sequence[Place]) -> tuple[str, tuple[Hole, ...]]:
+    """The text as the model is to see it, with what is known of each place put in; and the holes in it. In order."""
+    holes: list[Hole] = []
+    news: list[str] = []
+    shift = 0
+    for place in places:
+        old = text[place.hole.start : place.hole.end]
+        news.append(place.text if place.text is not None else place.before + old + place.behind)
+        if place.text is None:
+            start = place.hole.start + shift + len(place.before)
+            holes.append(Hole(start, start + len(old)))
+        shift += len(news[-1]) - len(old)
+    return apply_edits(text, [place.hole for place in places], news), tuple(holes)
+
+
+def _fitting(plan: Plan, place: Place, subject: Subject, written: Written | None) -> str | None:
+    """What goes into a place of the model's; None if it does not pass by itself."""
+    if written is None or SPECIAL.search(written.text) or (written.finished == "budget" and plan.one_line):
+        return None
+    new = written.text
+    if written.finished == "budget":  # of lines that it did not end, those that it did
+        new = new[: new.rindex("\n")] if "\n" in new else ""
+    if plan.kind in ("fill", "fillAll"):  # one hole does not break another: each stands for itself
+        language = subject.code.language if subject.code else None
+        verdict = worth_showing(
+            subject.text, place.hole, new, "invoked", language, (), subject.gates, code=subject.code
+        )
+        return verdict.text if verdict.ok else None
+    return place.before + new + place.behind if new.strip() or plan.kind == "repair" else None
+
+
+def _passes(plan: Plan, subject: Subject, changes: Sequence[Change]) -> bool:
+    """Whether all changes together make the code no worse, and better if that was what they were for."""
+    if subject.code is None:
+        return True
+    code = subject.code
+    for change in reversed(changes):
+        code = code.edited(change.hole.start, change.hole.end, change.text)
+    before, after = _damage(subject.code), _damage(code)
+    if plan.mends:
+        return after < before
+    grown = max(0, len(code.bytes) - len(subject.code.bytes))  # an error may have a longer name in it
+    return after[0] <= before[0] and after[1] <= before[1] + grown
+
+
+def _damage(code: Code) -> tuple[int, int]:
+    """How many syntax errors there are, and how many bytes they take: one error may swallow half a file."""
+    found = faults(code.root)
+    return len(found), sum(node.end_byte - node.start_byte for node in found)
+
+
+def preview(text: str, width: int = 80) -> str:
+    """What a progress message shows of a text that is being refined: its last line that has anything on it."""
+    lines = [line.strip() for line in normalise(text).split("\n") if line.strip()]
+    last = lines[-1] if lines else ""
+    return last if len(last) <= width else f"…{last[1 - width :]}"
