@@ -24,7 +24,7 @@ EVALS ?= ../shared/evals
 RUNS ?= runs
 MEASURE = $(BIN)/diffcode eval --markdown
 
-.PHONY: help demo test check tree table clean
+.PHONY: help demo test check fuzz gpu tree table vsix page clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf 'make %-7s %s\n' "$$name" "$$text"; done
@@ -52,6 +52,9 @@ tree:
 	  if [ -e "$$folder/__init__.py" ]; then ln -s "../../$$folder" .tree/diffcode/; fi; \
 	done
 
+fuzz: $(INSTALLED_DEV)  ## Send the language server 200,000 frames and 13,000 editing sessions
+	DIFFCODE_FUZZ=1 $(BIN)/python -m pytest tests/lsp/test_fuzz.py tests/lsp/test_text.py
+
 table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the official files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull
 	$(MEASURE) --task infill-single --limit 256 --decoders leftmost,verified,verified:ngrams=0,threshold \
@@ -62,7 +65,17 @@ table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the off
 	$(MEASURE) --task infill-multi --limit 256 --out $(RUNS)/table/multi
 	$(MEASURE) --task humaneval --out $(RUNS)/table/humaneval
 
+vsix:  ## Package the VS Code extension (Node 20 and npm)
+	cd editors/vscode && npm ci && npm run package
+
+page:  ## Make the page of diffcode lsp --web anew (Node 20 and npm)
+	cd editors/web && npm ci && npm run check && npm test && npm run build
+
+gpu: $(INSTALLED_DEV)  ## Measure the fused kernels on this GPU in 9 minutes, and keep the rows in benchmarks/gpu.jsonl
+	$(BIN)/python -m diffcode.evals.gpu --out benchmarks/gpu.jsonl
+
 clean:  ## Remove the environment and all that was built, but not the model
+	rm -rf editors/*/node_modules editors/vscode/out editors/vscode/*.vsix
 	rm -rf $(VENV) .tree build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find diffcode kernels evals lsp training tests -name __pycache__ -prune -exec rm -rf {} +
 

@@ -5,8 +5,9 @@ File format: PEFT's names and `adapter_config.json`, plus tensors of our own: `m
 (`successor_down` [H, 2 D], `successor_up` [D, H]).
 """
 
+import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ class SpanAdapter:
     mask_D: Tensor
     kept_N: Tensor | None  # int64, ascending; None: the whole vocabulary
     successor: LowRank | None = None  # `kernels.reference.successor`'s two matrices
+    agrees: tuple[float, ...] = ()  # by distance: how often the base confirmed its guesses on held-out code
 
     @classmethod
     def load(cls, folder: Path, layers: int, dtype: torch.dtype, device: torch.device) -> "SpanAdapter":
@@ -55,7 +57,14 @@ class SpanAdapter:
         if "successor_down" in tensors and "successor_up" in tensors:
             down, up = (tensors[f"successor_{end}"].to(device, dtype) for end in ("down", "up"))
             successor = LowRank(down, up)
-        return cls(parts, mask_D, None if kept_N is None else kept_N.long().sort().values.to(device), successor)
+        kept_N = None if kept_N is None else kept_N.long().sort().values.to(device)
+        return cls(parts, mask_D, kept_N, successor, _agrees(folder))
+
+    def outline(self) -> "SpanAdapter":
+        """Without the maps, but for the first layer's, which say of what kind they were; lets go of the file, 30 MB."""
+        first = {name: LowRank(low.down_rD.clone(), low.up_Er.clone()) for name, low in self.layers[0].items()}
+        kept_N = None if self.kept_N is None else self.kept_N.clone()
+        return replace(self, layers=(first,), mask_D=self.mask_D.clone(), kept_N=kept_N, successor=None)
 
 
 def low_rank_maps(
@@ -64,6 +73,14 @@ def low_rank_maps(
     """The low-rank maps of any adapter in PEFT's form, by layer and fused name. Raises ModelUnavailable."""
     tensors, scale = _read(folder)
     return _layers(folder, tensors, scale, layers, dtype, device or torch.device("cpu"))
+
+
+def _agrees(folder: Path) -> tuple[float, ...]:
+    """What the trainer noted of its last validation, nothing where it did not."""
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+    found = config.get("diffcode", {}).get("validation", {})
+    names = (f"agrees_{distance}" for distance in itertools.count(1))
+    return tuple(float(found[name]) for name in itertools.takewhile(found.__contains__, names))
 
 
 def _layers(

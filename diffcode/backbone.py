@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -68,38 +69,34 @@ class Backbone:
 
     def __init__(self, shape: ModelShape, tensors: dict[str, Tensor], dtype: torch.dtype, device: torch.device):
         self.shape, self.dtype, self.device = shape, dtype, device
-
-        unused = {name for name in tensors if not name.endswith("rotary_emb.inv_freq")}
-
-        def take(name: str) -> Tensor:
-            unused.discard(name)
-            if name not in tensors:
-                raise ModelUnavailable(f"the weights have no tensor {name!r}: the folder is damaged, fetch it again")
-            return tensors[name].to(device, dtype)
-
-        self.embedding_VD = take("model.embed_tokens.weight")
-        self.head_VD = take("lm_head.weight") if "lm_head.weight" in tensors else self.embedding_VD
-        self.norm_D = take("model.norm.weight")
-        self.layers = []
-        for i in range(shape.layers):
-            stem = f"model.layers.{i}."
-            qkv = [f"{stem}self_attn.{p}_proj" for p in "qkv"]
-            biased = f"{qkv[0]}.bias" in tensors
-            self.layers.append(
-                Layer(
-                    input_norm_D=take(stem + "input_layernorm.weight"),
-                    qkv_ED=torch.cat([take(f"{n}.weight") for n in qkv]),
-                    qkv_bias_E=torch.cat([take(f"{n}.bias") for n in qkv]) if biased else None,
-                    out_DE=take(stem + "self_attn.o_proj.weight"),
-                    post_norm_D=take(stem + "post_attention_layernorm.weight"),
-                    gate_FD=take(stem + "mlp.gate_proj.weight"),
-                    up_FD=take(stem + "mlp.up_proj.weight"),
-                    down_DF=take(stem + "mlp.down_proj.weight"),
-                )
-            )
-        if unused:  # say, biases that Llama may have: leaving them out would change every answer
-            raise ModelUnavailable(f"tensor {min(unused)!r} is unknown: diffcode runs plain Qwen2 and Llama models")
+        _check_names(shape, tensors)
+        self._tensors = tensors
+        self.embedding_VD = self._take("model.embed_tokens.weight")
+        self.head_VD = self._take("lm_head.weight") if "lm_head.weight" in tensors else self.embedding_VD
+        self.norm_D = self._take("model.norm.weight")
         self.frequencies_K = rope_frequencies(shape).to(device)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Made when first asked for: the CPU engine has weights of its own."""
+        return [self._layer(f"model.layers.{i}.") for i in range(self.shape.layers)]
+
+    def _layer(self, stem: str) -> Layer:
+        take, qkv = self._take, [f"{stem}self_attn.{p}_proj" for p in "qkv"]
+        biased = f"{qkv[0]}.bias" in self._tensors
+        return Layer(
+            input_norm_D=take(stem + "input_layernorm.weight"),
+            qkv_ED=torch.cat([take(f"{n}.weight") for n in qkv]),
+            qkv_bias_E=torch.cat([take(f"{n}.bias") for n in qkv]) if biased else None,
+            out_DE=take(stem + "self_attn.o_proj.weight"),
+            post_norm_D=take(stem + "post_attention_layernorm.weight"),
+            gate_FD=take(stem + "mlp.gate_proj.weight"),
+            up_FD=take(stem + "mlp.up_proj.weight"),
+            down_DF=take(stem + "mlp.down_proj.weight"),
+        )
+
+    def _take(self, name: str) -> Tensor:
+        return self._tensors[name].to(self.device, self.dtype)
 
     def merged(self, low_ranks: Sequence[Mapping[str, LowRank]]) -> "Backbone":
         """The same model with an adapter's maps (a layer each) added to copies of its weights."""
@@ -199,6 +196,23 @@ def _linear(
     if low is not None:
         y_RE[-span_rows:] += ops.gated_low_rank(x_RD[-span_rows:], low.down_rD, low.up_Er)
     return y_RE
+
+
+def _check_names(shape: ModelShape, tensors: Mapping[str, Tensor]) -> None:
+    """Every tensor that the model needs, and no other. Raises ModelUnavailable."""
+    maps: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+    maps += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
+    stems = [f"model.layers.{i}." for i in range(shape.layers)]
+    needed = {"model.embed_tokens.weight", "model.norm.weight"} | {f"{s}{m}.weight" for s in stems for m in maps}
+    biases = {f"{s}self_attn.{p}_proj.bias" for s in stems for p in "qkv"}
+    if biases & tensors.keys():
+        needed |= biases
+    if missing := needed - tensors.keys():
+        raise ModelUnavailable(f"the weights have no tensor {min(missing)!r}: the folder is damaged, fetch it again")
+    known = needed | {"lm_head.weight"}
+    unknown = {name for name in tensors if name not in known and not name.endswith("rotary_emb.inv_freq")}
+    if unknown:  # say, biases that Llama may have: leaving them out would change every answer
+        raise ModelUnavailable(f"tensor {min(unknown)!r} is unknown: diffcode runs plain Qwen2 and Llama models")
 
 
 def rope_frequencies(shape: ModelShape) -> Tensor:

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffcode.config import WindowOptions
-from diffcode.holes import Hole, apply_edits
+from diffcode.holes import Hole, apply_edits, line_start
 from diffcode.tokens import FimIds, Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
+# The window's ends move in jumps of a 16th of it: while somebody types, the canvas mostly stays what it was but for
+# what is typed, and what was read before need not be read again (contexts.py).
+JUMPS = 16
 WIDEST_LINE = 4096  # characters of a line that the rules for its end look at
 HEAL_BYTES = 32  # a longer last piece (a run of spaces, a banner of dashes) is re-opened by one token only
 
@@ -58,9 +61,10 @@ def make_block(
     prefix_ids, heal = _prefix_ids(_last_lines(before, reach), tokens)
     suffix_ids = tokens.encode(after)
     room = window.budget - 3
-    share = int(room * window.prefix_share)
-    kept_suffix = _first_lines(suffix_ids, max(room - share, room - len(prefix_ids)), tokens)
-    kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), tokens)
+    share, jump = int(room * window.prefix_share), window.budget // JUMPS
+    wanted = min(share, up_to_multiple(len(prefix_ids), jump))
+    kept_suffix = _first_lines(suffix_ids, room - wanted, tokens)
+    kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), jump, tokens)
     plain = window.plain_without_suffix and kept_prefix and not after.strip()
     inserts_line, one_line = extent(text, hole)
     return Block(
@@ -84,10 +88,10 @@ def extent(text: str, hole: Hole) -> tuple[bool, bool]:
     Only what replaces a part of a line stays within it. How far an insertion reaches the model says: it was trained to
     know (stage infill).
     """
-    line_start = max(text.rfind("\n", 0, hole.start), text.rfind("\r", 0, hole.start)) + 1
+    begins = line_start(text, hole.start)
     inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:WIDEST_LINE])
     followed = bool(after.split("\n", 1)[0].strip())
-    at_start = hole.start == line_start or text[: hole.start] == "\ufeff"
+    at_start = hole.start == begins or text[: hole.start] == "\ufeff"
     inserts_line = followed and (inside.endswith("\n") or (not inside and at_start))
     return inserts_line, bool(inside) and "\n" not in inside
 
@@ -96,7 +100,7 @@ def _last_lines(text: str, reach: int) -> str:
     """At most `reach` characters from the end of `text`, from a line's start where there is one, normalised."""
     if len(text) <= reach:
         return normalise(text)
-    tail = normalise(text[-reach:])
+    tail = normalise(text[up_to_multiple(len(text) - reach, reach // JUMPS) :])
     return tail[tail.find("\n") + 1 :] if "\n" in tail[:-1] else tail
 
 
@@ -126,10 +130,16 @@ def _first_lines(ids: list[int], limit: int, tokens: Tokens) -> list[int]:
     return ids[: ends[-1] if ends else limit]
 
 
-def _final_lines(ids: list[int], limit: int, tokens: Tokens) -> list[int]:
-    """At most `limit` ids from the right, whole lines if any line fits."""
-    first = len(ids) - limit
-    if first <= 0:
+def up_to_multiple(number: int, of: int) -> int:
+    """The least multiple of `of` that is not under `number`."""
+    return -(-number // of) * of
+
+
+def _final_lines(ids: list[int], limit: int, jump: int, tokens: Tokens) -> list[int]:
+    """At most `limit` ids from the right, whole lines if any line fits; the first one's number is a multiple of `jump`,
+    or the next line's."""
+    if len(ids) <= limit:
         return ids
+    first = up_to_multiple(len(ids) - limit, min(jump, limit // 4 + 1))
     starts = (i + 1 for i in range(first - 1, len(ids) - 1) if tokens.bytes_of(ids[i]).endswith(b"\n"))
     return ids[next(starts, first) :]

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from diffcode import files
-from diffcode.config import POLICY_NAMES, DenoiseOptions
+from diffcode.config import DTYPES, POLICY_NAMES, DenoiseOptions
 from diffcode.diff import plain_diff
 from diffcode.errors import BadOption, Cancelled, DiffcodeError, UnwritableFile
-from diffcode.interrupt import interruptible
+from diffcode.interrupt import Stop, interruptible
 from diffcode.positions import Lines, find_holes
 from diffcode.version import VERSION
 
@@ -32,9 +31,13 @@ if TYPE_CHECKING:
 
 MARKER = "???"
 ELSEWHERE = {
+    "bench": "diffcode.evals.bench:command",
     "data": "diffcode.training.data_command:command",
     "eval": "diffcode.evals.command:command",
+    "lsp": "diffcode.lsp.command:command",
+    "plan": "diffcode.plan_command:command",
     "train": "diffcode.training.command:command",
+    "tune": "diffcode.plan_command:tune_command",
 }
 JSON_VERSION = 1  # of the documents that --json prints
 
@@ -43,6 +46,7 @@ Examples:
   diffcode pull                    fetch the default model once (491 MB)
   diffcode fill app.py             show what would stand at every ??? of app.py
   diffcode fill app.py --write     put it there
+  diffcode lsp                     serve your editor
   diffcode train --adapt .         make it quicker on your own code
   diffcode eval --limit 64         measure it on HumanEval's infilling problems
 """
@@ -171,7 +175,7 @@ def cli(ctx: click.Context) -> None:
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
 @click.option("--infill", metavar="PATH", help="The adapter that is merged into the weights, or none.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... (the fastest one by default).")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Precision of the weights.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8 is the CPU engine.")
 def fill(**given: Any) -> None:
     """Fill the holes of FILE (- reads standard input) and print a diff.
 
@@ -284,7 +288,7 @@ def _load(options: FillOptions) -> "Infiller":
         return load_infiller(options, transfer.report)
 
 
-def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: threading.Event) -> "Fill":
+def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: Stop) -> "Fill":
     from diffcode import display
 
     seen = display.somebody_looks() or options.svg
@@ -300,7 +304,7 @@ def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: thre
             seed=options.seed,
             stop=options.stop or None,
             on_step=watch.add if seen else None,
-            cancelled=stop.is_set,
+            cancelled=stop,
         )
 
 

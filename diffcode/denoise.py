@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from diffcode.config import DenoiseOptions
+from diffcode.config import DEFAULT_SPAN_ROWS, DenoiseOptions
 from diffcode.drafts import NGrams
-from diffcode.errors import Cancelled
+from diffcode.errors import CANCELLED, Cancelled
 from diffcode.policies import POLICIES, Decision, Guess, View
 from diffcode.stops import Cut, StopRule
 from diffcode.tokens import Tokens
@@ -41,6 +41,9 @@ class Session(Protocol):
 
     def keep(self, rows: int) -> None:
         """Let the first `rows` of the last forward's fresh and draft tokens stay in the context."""
+
+    def close(self) -> None:
+        """The fill is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,10 @@ class Problem:
 class Run:
     """The state of the loop: what is committed, what comes next, what was counted."""
 
-    def __init__(self, problem: Problem, options: DenoiseOptions, tokens: Tokens, has_span_rows: bool):
+    def __init__(self, problem: Problem, options: DenoiseOptions, tokens: Tokens, window: int):
         self.problem, self.options, self.tokens = problem, options, tokens
         self.policy = POLICIES[options.policy]
-        self.span_rows = options.span_rows if has_span_rows and options.policy != "leftmost" else 0
+        self.span_rows = (options.span_rows or window) if window and options.policy != "leftmost" else 0
         self.committed: list[Guess] = []
         self.data = b""
         self.text = ""
@@ -165,25 +168,29 @@ class Run:
             # The other guesses took the re-opened end for spelt already.
             decision = Decision(decision.kept, decision.commit[:1])
         self.steps += 1
+        decision = self._not_too_empty(view, decision)
+        self.insisting = not decision.commit  # the last row is asked once more, and may not end
         self._count(view, decision.kept)
         chain = (*self.fresh, *(d.token for d in view.drafts[: decision.kept]))
-        self.insisting = self._too_empty(view.drafts[: decision.kept], decision.commit[0])
-        if self.insisting:  # the last row is asked once more, and may not end
-            decision = Decision(decision.kept, ())
         session.keep(len(chain) - self.insisting)
-        checked = zip(view.drafts[: decision.kept], view.base, strict=False)
-        for guess in (*(b if b.token == d.token else d for d, b in checked), *decision.commit):
+        for guess in (*view.kept(decision.kept), *decision.commit):
             self._commit(guess)
             if self.cut:
                 return
         self.fresh = chain[-1:] if self.insisting else tuple(g.token for g in decision.commit)
         self.drafts, self.window = decision.drafts, self._alive(decision.window)
 
-    def _too_empty(self, kept: Sequence[Guess], last: Guess) -> bool:
-        """True if the hole would stay empty without the model being sure of it."""
-        written = len(self.data) + len(self.tokens.decode_bytes([d.token for d in kept]))
-        nothing = written <= len(self.problem.heal) and self.tokens.is_end(last.token)
-        return nothing and not self.insisting and last.probability < SURELY_EMPTY
+    def _not_too_empty(self, view: View, decision: Decision) -> Decision:
+        """Without an end that would leave the hole empty where the model is not sure of it; no commit: ask again."""
+        kept = decision.kept
+        guesses = (*view.kept(kept), *decision.commit)
+        ends = (i for i, guess in enumerate(guesses) if self.tokens.is_end(guess.token))
+        at = next(ends, None)
+        if at is None or self.insisting or guesses[at].probability >= SURELY_EMPTY:
+            return decision
+        if len(self.data) + len(self.tokens.decode_bytes([g.token for g in guesses[:at]])) > len(self.problem.heal):
+            return decision
+        return Decision(at, ()) if at <= kept else Decision(kept, decision.commit[: at - kept])
 
     def _alive(self, window: tuple[Guess | None, ...]) -> tuple[Guess | None, ...]:
         """The window up to the first end of text; what stands behind that is dead."""
@@ -235,19 +242,20 @@ def denoise(
     problem: Problem,
     options: DenoiseOptions,
     tokens: Tokens,
-    has_span_rows: bool = True,
+    window: int = DEFAULT_SPAN_ROWS,
     cancelled: Callable[[], bool] | None = None,
 ) -> Generator[Run, None, Denoised]:
     """Fill one hole. Yields the run after every step; between two steps it may be dropped, or `cancelled` stops it.
 
-    The first forward counts: it reads the context and decides the first token, so that left-to-right decoding is one
+    `window`: span rows of a forward where the options do not say, 0 for a model without an adapter. The first forward
+    counts: it reads the context and decides the first token, so that left-to-right decoding is one
     token a forward.
     """
-    run = Run(problem, options, tokens, has_span_rows)
+    run = Run(problem, options, tokens, window)
     began, context_seconds = time.perf_counter(), 0.0
     while run.cut is None:
         if cancelled is not None and cancelled():
-            raise Cancelled("cancelled: nothing was changed")
+            raise Cancelled(CANCELLED)
         run.move(session, run.look(session))
         if run.steps == 1:
             context_seconds = time.perf_counter() - began

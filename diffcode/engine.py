@@ -3,9 +3,15 @@
 Shapes as in `kernels.reference`; N is the number of kept vocabulary rows.
 """
 
+import ctypes
+import gc
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from ctypes import c_int32
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +19,24 @@ from torch import Tensor
 from diffcode import hub
 from diffcode.adapter import ADAPTERS, SpanAdapter
 from diffcode.backbone import Backbone
+from diffcode.contexts import Contexts
 from diffcode.denoise import Session
 from diffcode.errors import BadOption, ModelUnavailable
+from diffcode.fused import FusedSession, stepper_for
 from diffcode.kernels import reference as ops
 from diffcode.kernels.cpu.engine import Engine, EngineWeights
+from diffcode.kernels.cpu.native import library
+from diffcode.kernels.stepper import Stepper
 from diffcode.loading import folder_of, open_folder, unpacked_name
 from diffcode.merge import is_current, merged_folder, merged_name
-from diffcode.native import NativeSession, packed_adapter, packed_name, packed_weights
+from diffcode.native import NativeSession, packed_adapter, packed_name, packed_weights, runs_natively
 from diffcode.policies import Guess, Origin
-from diffcode.rows import Noise, Rows, allowed_tokens, noise_at
+from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
 from diffcode.tokens import Tokens
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 SPAN, INFILL = "", "-infill"  # the default model's adapters, by the ends of their folders' names
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+TORCH_DTYPES = {"int8": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +46,10 @@ class Model:
     backbone: Backbone
     tokens: Tokens
     adapter: SpanAdapter | None
-    span_head_ND: Tensor | None  # the adapter's kept rows of the head
+    span_head_ND: Tensor | None  # the adapter's kept rows of the head, for torch
     packed: EngineWeights | None = None  # for the CPU engine, without the adapter
     engine: Engine | None = None
+    stepper: Stepper | None = None  # the fused kernels, where they run
 
     @classmethod
     def load(
@@ -49,43 +60,58 @@ class Model:
         dtype: str | None = None,
         report: hub.Report | None = None,
         infill: str | None = None,
-        machine: str = "torch",
     ) -> "Model":
         """`name`: None or the default's name, a GGUF file, or a Hugging Face folder. Raises ModelUnavailable.
 
         `adapter`, on span rows, and `infill`, merged into the weights: a folder, "none", or None for those shipped for
-        the default model. `machine`: "torch", or "native" for the CPU engine in 8 bits.
+        the default model. `dtype`: one of config.DTYPES; None is int8 where the CPU engine runs, else bfloat16.
         """
         torch_device, torch_dtype = _device(device), _dtype(dtype)  # first: a wrong one must not cost a download
+        _check_int8(dtype, torch_device)
         folder = _model_folder(name, shipped(name, infill, INFILL), report)
         shape, tensors = open_folder(folder)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
-        packed = packed_weights(backbone, packed_name(folder)) if machine == "native" else None
+        native = dtype == "int8" or (dtype is None and torch_device.type == "cpu" and runs_natively(shape))
+        packed = packed_weights(backbone, packed_name(folder)) if native else None
         model = cls(backbone, Tokens.from_folder(folder), None, None, packed)
         adapter_folder = shipped(name, adapter, SPAN)
-        return model.ready() if adapter_folder is None else model.with_adapter(adapter_folder)
+        model = model.ready() if adapter_folder is None else model.with_adapter(adapter_folder)
+        _give_back()
+        return model
 
     def with_adapter(self, folder: Path) -> "Model":
         """The same weights with another span adapter; both models can be used. Raises ModelUnavailable."""
         backbone = self.backbone
         adapter = SpanAdapter.load(folder, backbone.shape.layers, backbone.dtype, backbone.device)
         _check_fits(adapter, backbone, folder)
-        head_ND = backbone.head_VD if adapter.kept_N is None else backbone.head_VD[adapter.kept_N]
+        head_ND = backbone.head_VD if adapter.kept_N is None or self.packed else backbone.head_VD[adapter.kept_N]
         return replace(self, adapter=adapter, span_head_ND=head_ND).ready()
 
     def ready(self) -> "Model":
-        """With an engine for these weights, if it is to run on one."""
+        """With an engine for these weights, if it is to run on one, or with the fused kernels."""
         if self.packed is None:
-            return self
-        adapter, head_ND = self.adapter, self.span_head_ND
-        packed = None if adapter is None or head_ND is None else packed_adapter(adapter, head_ND)
-        return replace(self, engine=Engine(replace(self.packed, adapter=packed)))
+            return replace(self, stepper=stepper_for(self.backbone, self.adapter, self.span_head_ND))
+        packed = None if self.adapter is None else packed_adapter(self.adapter, self.packed.head)
+        adapter = self.adapter and self.adapter.outline()
+        return replace(self, adapter=adapter, engine=Engine(replace(self.packed, adapter=packed)))
 
-    def session(self, noise: Noise | None = None, temperature: float = 0.0) -> Session:
-        """A new, empty canvas."""
+    def session(
+        self,
+        noise: Noise | None = None,
+        temperature: float = 0.0,
+        contexts: Contexts | None = None,
+        flag: c_int32 | None = None,
+        end_bias: float = 0.0,
+    ) -> Session:
+        """A new, empty canvas. The CPU engine takes what it has read from `contexts`, and looks at `flag` between two
+        layers. `end_bias`: nats by which the end's logit counts as larger where tokens are chosen."""
+        kept_N, end = self.adapter.kept_N if self.adapter else None, self.tokens.fim.end
+        favours = Favours((end, end_bias), _favoured(kept_N, end, end_bias))
         if self.engine is not None:
-            return NativeSession(self.engine, self.adapter.kept_N if self.adapter else None, noise, temperature)
-        return TorchSession(self, noise, temperature)
+            return NativeSession(self.engine, kept_N, noise, temperature, favours, contexts, flag)
+        if self.stepper is not None and noise is None:
+            return FusedSession(self.stepper, favours)
+        return TorchSession(self, noise, temperature, favours)
 
     def noise(self, seed: int) -> Noise:
         """Gumbel noise that depends on seed and place alone: every policy draws the same token at the same place."""
@@ -101,12 +127,15 @@ class Model:
 class TorchSession:
     """`denoise.Session` over the torch backbone."""
 
-    def __init__(self, model: Model, noise: Noise | None, temperature: float):
-        self._model, self._noise, self._temperature = model, noise, temperature
+    def __init__(self, model: Model, noise: Noise | None, temperature: float, favours: Favours):
+        self._model, self._noise, self._temperature, self._favours = model, noise, temperature, favours
         self._cache = model.backbone.new_cache(512)
 
     def keep(self, rows: int) -> None:
         self._cache.length += rows
+
+    def close(self) -> None:
+        pass  # another cutting of the context gives other bits in bf16: nothing is kept
 
     def step(
         self,
@@ -173,7 +202,8 @@ class TorchSession:
         allowed_RV = allowed_tokens(allowed, head_VD.shape[0], x_RD.device)
         barred_RV = None if allowed_RV is None else ~allowed_RV
         gumbel_RV = noise_at(self._noise, places)
-        found = ops.masked_head(x_RD, head_VD, barred_RV=barred_RV, gumbel_RV=gumbel_RV, temperature=self._temperature)
+        more: dict[str, Any] = {"temperature": self._temperature, "favour": self._favours.base}
+        found = ops.masked_head(x_RD, head_VD, barred_RV=barred_RV, gumbel_RV=gumbel_RV, **more)
         return _guesses(found, None, "base")
 
     @torch.inference_mode()
@@ -184,8 +214,17 @@ class TorchSession:
         assert adapter is not None
         assert head_ND is not None
         gumbel_RN = noise_at(self._noise, places, adapter.kept_N)
-        found = ops.masked_head(x_RD, head_ND, gumbel_RV=gumbel_RN, temperature=self._temperature)
+        more: dict[str, Any] = {"temperature": self._temperature, "favour": self._favours.span}
+        found = ops.masked_head(x_RD, head_ND, gumbel_RV=gumbel_RN, **more)
         return _guesses(found, adapter.kept_N, "span")
+
+
+def _favoured(kept_N: Tensor | None, token: int, nats: float) -> tuple[int, float] | None:
+    """The token by its number in the span rows' head."""
+    if kept_N is None:
+        return token, nats
+    at = int(torch.searchsorted(kept_N, token))
+    return (at, nats) if at < len(kept_N) and int(kept_N[at]) == token else None
 
 
 def _guesses(found: ops.HeadRows, kept_N: Tensor | None, origin: Origin) -> tuple[Guess, ...]:
@@ -214,12 +253,11 @@ def _model_folder(name: str | None, infill: Path | None, report: hub.Report | No
 
 
 def _check_fits(adapter: SpanAdapter, backbone: Backbone, folder: Path) -> None:
-    layer, low = backbone.layers[0], adapter.layers[0]
-    rows = {"qkv": len(layer.qkv_ED), "out": len(layer.out_DE), "down": len(layer.down_DF)}
-    rows["gate_up"] = len(layer.gate_FD) + len(layer.up_FD)
-    fits = len(adapter.mask_D) == backbone.shape.width and all(len(low[n].up_Er) == size for n, size in rows.items())
+    s, low = backbone.shape, adapter.layers[0]
+    rows = {"qkv": (s.heads + 2 * s.kv_heads) * s.head_width, "out": s.width, "gate_up": 2 * s.ffn, "down": s.width}
+    fits = len(adapter.mask_D) == s.width and all(len(low[n].up_Er) == size for n, size in rows.items())
     if adapter.kept_N is not None:
-        fits = fits and int(adapter.kept_N[-1]) < backbone.shape.vocabulary
+        fits = fits and int(adapter.kept_N[-1]) < s.vocabulary
     if not fits:
         raise ModelUnavailable(f"{folder} is an adapter for another base model: name one that was trained for this one")
 
@@ -248,6 +286,23 @@ def _device(name: str | None) -> torch.device:
 
 
 def _dtype(name: str | None) -> torch.dtype:
-    if name is not None and name not in DTYPES:
-        raise BadOption(f"there is no dtype {name!r}: choose {' or '.join(DTYPES)}")
-    return DTYPES[name or "bfloat16"]
+    if name is not None and name not in TORCH_DTYPES:
+        raise BadOption(f"there is no dtype {name!r}: choose {' or '.join(TORCH_DTYPES)}")
+    return TORCH_DTYPES[name or "bfloat16"]
+
+
+def _give_back() -> None:
+    """Return what loading needed and nobody needs now to the system: 80 MB, mostly of the tokenizer's tables."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # of glibc; elsewhere it is missing
+
+
+def _check_int8(dtype: str | None, device: torch.device) -> None:
+    if dtype == "int8" and device.type != "cpu":
+        raise BadOption(f"int8 runs on a CPU, not on {device}: take bfloat16 there")
+    if library() is None and device.type == "cpu" and dtype in (None, "int8"):
+        message = "the CPU engine was not built here: install diffcode again with a C++ compiler at hand"
+        if dtype == "int8":
+            raise ModelUnavailable(message)
+        warnings.warn(f"{message}; until then torch does its work, several times slower", stacklevel=3)

@@ -50,3 +50,6 @@ class Cancelled(DiffcodeError):
     """The caller asked to stop; no edit was made."""
 
     exit_code = 130
+
+
+CANCELLED = "cancelled: nothing was changed"

@@ -15,6 +15,11 @@ class Hole:
     end: int
 
 
+def line_start(text: str, at: int) -> int:
+    """Where the line of character `at` begins, whatever line ends the text has."""
+    return max(text.rfind("\n", 0, at), text.rfind("\r", 0, at)) + 1
+
+
 def find_marker(text: str, marker: str) -> tuple[Hole, ...]:
     """Every place of `marker` in `text`, left to right. Raises NothingToFill."""
     holes, at = [], text.find(marker) if marker else -1

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffcode import hub
-from diffcode.canvas import Block, line_end_of, make_block
+from diffcode.canvas import Block, line_end_of, make_block, normalise
 from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.contexts import Contexts
 from diffcode.denoise import Denoised, Drafts, Frame, Problem, denoise
+from diffcode.doubts import TokenDoubt, read_doubts
 from diffcode.engine import Model
 from diffcode.errors import BadOption
 from diffcode.holes import Hole, apply_edits, check_holes, find_marker
+from diffcode.planning import span_rows
 from diffcode.policies import Guess
 from diffcode.stops import StopRule
+
+MEMORY = 256 << 20  # bytes; a context of 1024 tokens takes 25 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,13 @@ class Fill:
 
 
 class Infiller:
-    """A model that fills holes. Make one, keep it: loading takes a second, the weights about 1.3 GB."""
+    """A model that fills holes. Make one, keep it: loading takes a second, the weights about 0.6 GB in 8 bits."""
 
-    def __init__(self, model: Model, window: WindowOptions | None = None):
+    def __init__(self, model: Model, window: WindowOptions | None = None, memory: int = MEMORY):
         self.model = model
         self.window = window or WindowOptions()
+        self.contexts = Contexts(memory)
+        self.span_rows = span_rows(model)
 
     @classmethod
     def from_pretrained(
@@ -67,15 +74,18 @@ class Infiller:
         window: WindowOptions | None = None,
         report: hub.Report | None = None,
         infill: str | None = None,
+        memory: int = MEMORY,
     ) -> "Infiller":
         """Load the default model (pulling its weights if need be), a `.gguf` file, or a Hugging Face folder.
 
         `adapter`: a folder, "none", or None for the shipped one; `infill` likewise, the adapter that is merged into
         the weights so that they know where a hole ends. `device`: a torch device, None for CUDA where there
-        is one. `dtype`: "bfloat16" (default) or "float32". `report` is called with the progress of a download.
+        is one. `dtype`: "int8" (the CPU engine, default on a CPU), "bfloat16" or "float32". `memory`: bytes for
+        contexts that were read and may come again, as they do while somebody types. `report` is called with the
+        progress of a download.
         Raises ModelUnavailable, BadOption.
         """
-        return cls(Model.load(model, adapter, device, dtype, report, infill), window)
+        return cls(Model.load(model, adapter, device, dtype, report, infill), window, memory)
 
     def fill(
         self,
@@ -90,6 +100,7 @@ class Infiller:
         temperature: float = 0.0,
         seed: int = 0,
         stop: str | Sequence[str] | None = None,
+        drafts: Sequence[str] | None = None,
         on_step: Callable[[Frame], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Fill:
@@ -98,11 +109,15 @@ class Infiller:
         `holes` are character offsets (start, end) into `text`, start == end inserts; or every `marker` is a hole.
         Several holes see each other: after a first pass each is looked at again in the light of the others.
         `max_tokens` and `max_steps` count for one hole; `stop` ends a fill before any of these strings.
-        `on_step` gets a Frame after every denoising step, `cancelled` is asked before each.
+        `drafts`: for each hole, in order of place, what may well stand there, such as what is left of an earlier fill
+        ("" for nothing); it is checked as any draft is, so that with `verified` it changes nothing but the time.
+        `on_step` gets a Frame after every denoising step, `cancelled` is asked before each; an `interrupt.Stop` also
+        ends a step of the CPU engine that has begun.
         The same arguments give the same bytes. Raises NothingToFill, BadHoles, BadOption, Cancelled.
         """
         options = DenoiseOptions(policy, threshold, max_tokens, max_steps, temperature, seed)
-        return self.fill_with(text, holes, options, marker=marker, stop=stop, on_step=on_step, cancelled=cancelled)
+        more: Any = {"marker": marker, "stop": stop, "drafts": drafts, "on_step": on_step, "cancelled": cancelled}
+        return self.fill_with(text, holes, options, **more)
 
     def fill_with(
         self,
@@ -112,6 +127,7 @@ class Infiller:
         *,
         marker: str | None = None,
         stop: str | Sequence[str] | None = None,
+        drafts: Sequence[str] | None = None,
         on_step: Callable[[Frame], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Fill:
@@ -123,7 +139,19 @@ class Infiller:
         stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
         if any(not s for s in stops):
             raise BadOption("a stop string is empty: leave it out or write what should end the fill")
-        return _Filling(self, text, places, options, stops, on_step, cancelled).run()
+        if drafts is not None and len(drafts) != len(places):
+            raise BadOption(f"there are {len(places)} holes and {len(drafts)} drafts: give one for each")
+        return _Filling(self, text, places, options, stops, drafts, on_step, cancelled).run()
+
+    def doubts(
+        self, text: str, start: int, end: int, cancelled: Callable[[], bool] | None = None
+    ) -> tuple[TokenDoubt, ...]:
+        """How likely each token of characters [start, end) is, given what stands before it and behind `end`.
+
+        One reading of the context and of these characters. Raises BadHoles, BadOption, Cancelled.
+        """
+        _check_text(text)
+        return read_doubts(self.model, text, start, end, self.window, self.contexts, cancelled)
 
     def fill_many(self, texts: Iterable[str], holes: Iterable[Any] | None = None, **options: Any) -> list[Fill]:
         """`fill` for each of several texts; `holes`, if given, has one list for each text."""
@@ -142,12 +170,14 @@ class _Filling:
         holes: tuple[Hole, ...],
         options: DenoiseOptions,
         stops: tuple[str, ...],
+        drafts: Sequence[str] | None,
         on_step: Callable[[Frame], None] | None,
         cancelled: Callable[[], bool] | None,
     ):
-        self.model, self.window = infiller.model, infiller.window
+        self.model, self.window, self.contexts = infiller.model, infiller.window, infiller.contexts
+        self.span_rows = infiller.span_rows
         self.text, self.holes, self.options, self.stops = text, holes, options, stops
-        self.on_step, self.cancelled = on_step, cancelled
+        self.drafts, self.on_step, self.cancelled = drafts, on_step, cancelled
         self.line_end = line_end_of(text)
         self.fills = [""] * len(holes)
         self.blocks: list[Block | None] = [None] * len(holes)
@@ -172,32 +202,46 @@ class _Filling:
         if block == self.blocks[index]:
             return  # nothing that this hole can see has changed since it was filled
         self.blocks[index] = block
-        done = self._denoise(block, index, round_, self._draft(index))
+        done = self._denoise(block, index, round_, self._draft(index, block))
         self.found[index].append(done)
         self.fills[index] = done.text.replace("\n", self.line_end)
 
-    def _draft(self, index: int) -> tuple[Guess, ...]:
+    def _draft(self, index: int, block: Block) -> tuple[Guess, ...]:
         """The hole's tokens of the round before, to start from; the last one only ended the fill."""
         if not self.found[index]:
-            return ()
+            return self._given(index, block)
         last = self.found[index][-1]
         return tuple(Guess(t, p, origin="given") for t, p in zip(last.tokens, last.confidence, strict=True))
+
+    def _given(self, index: int, block: Block) -> tuple[Guess, ...]:
+        """The caller's draft, behind the re-opened end of the prefix that the hole's tokens must spell first."""
+        draft = normalise(self.drafts[index]) if self.drafts else ""
+        try:
+            tokens = self.model.tokens.encode(block.heal.decode("utf8") + draft) if draft else []
+        except UnicodeDecodeError:  # a piece of a character was re-opened
+            return ()
+        return tuple(Guess(token, 0.0, origin="given") for token in tokens)
 
     def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
         model, options = self.model, self.options
         stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line, block.head)
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
-        session = model.session(noise, options.temperature)
+        flag = getattr(self.cancelled, "flag", None)
+        # Where nothing follows, nothing says that the hole ends here rather than later: there the model ends too early.
+        end_bias = options.end_bias if block.suffix.strip() else 0.0
+        session = model.session(noise, options.temperature, self.contexts, flag, end_bias)
         problem = Problem(block.context, block.heal, stop, draft)
-        loop = denoise(session, problem, options, model.tokens, model.adapter is not None, self.cancelled)
-        while True:
-            try:
+        loop = denoise(session, problem, options, model.tokens, self.span_rows, self.cancelled)
+        try:
+            while True:
                 run = next(loop)
-            except StopIteration as end:
-                done: Denoised = end.value
-                return done
-            if self.on_step is not None:
-                self.on_step(Frame(index, round_, run.steps, run.places(), run.cut.text if run.cut else run.text))
+                if self.on_step is not None:
+                    self.on_step(Frame(index, round_, run.steps, run.places(), run.cut.text if run.cut else run.text))
+        except StopIteration as end:
+            done: Denoised = end.value
+            return done
+        finally:
+            session.close()
 
     def _span(self, index: int) -> SpanFill:
         hole, last, all_ = self.holes[index], self.found[index][-1], self.found[index]

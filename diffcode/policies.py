@@ -37,6 +37,11 @@ class View:
     spans: tuple[tuple[Guess, ...], ...]  # [k]: guesses of the span rows standing behind k drafts; () where none stood
     follow: Callable[[Sequence[int]], int | None]  # n-gram continuation of the committed run plus these tokens
 
+    def kept(self, count: int) -> tuple[Guess, ...]:
+        """The first `count` drafts, as the base guessed them where it guessed the same."""
+        pairs = zip(self.drafts[:count], self.base, strict=False)
+        return tuple(base if base.token == draft.token else draft for draft, base in pairs)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

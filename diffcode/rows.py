@@ -10,6 +10,14 @@ Noise = Callable[[int], Tensor]  # place -> Gumbel noise [V]
 
 
 @dataclass(frozen=True, slots=True)
+class Favours:
+    """(output of the head, nats): whose logit counts as larger where tokens are chosen, by the two kinds of rows."""
+
+    base: tuple[int, float] | None = None
+    span: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The layout of one forward: fresh tokens, drafts, then one copy of the window for every anchor."""
 
@@ -36,16 +44,19 @@ class Rows:
         windows = (start + self.fresh + anchor + w for anchor in self.anchors for w in range(self.window))
         return [*chain, *windows]
 
+    def sights(self) -> list[tuple[int, int, int]]:
+        """What each new row sees beside the context: the new rows before the first number, and between the others."""
+        chain = [(row + 1, 0, 0) for row in range(self.chain)]
+        windows = range(self.chain, self.chain + self.span_rows, self.window or 1)
+        pairs = zip(self.anchors, windows, strict=True)
+        return chain + [(self.fresh + a, w, w + self.window) for a, w in pairs for _ in range(self.window)]
+
     def seen(self) -> Tensor:
         """Which new row (second index) each new row may look at, bool [R, R]."""
-        total = self.chain + self.span_rows
-        seen_RR = torch.ones(total, total, dtype=torch.bool).tril()
-        for i, anchor in enumerate(self.anchors):
-            first = self.chain + i * self.window
-            seen_RR[first : first + self.window] = False
-            seen_RR[first : first + self.window, : self.fresh + anchor] = True
-            seen_RR[first : first + self.window, first : first + self.window] = True
-        return seen_RR
+        until_R, first_R, last_R = torch.tensor(self.sights()).unbind(1)
+        column_R = torch.arange(len(until_R))
+        between_RR = (column_R >= first_R[:, None]) & (column_R < last_R[:, None])
+        return (column_R < until_R[:, None]) | between_RR
 
 
 def allowed_tokens(allowed: Sequence[list[int] | None], vocabulary: int, device: torch.device) -> Tensor | None:

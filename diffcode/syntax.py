@@ -1,16 +1,21 @@
 """Syntax trees of code: the one place that knows tree-sitter.
 
 Every grammar is a package of its own with the parser compiled in, so nothing is fetched and no compiler is needed.
-Offsets are utf-8 bytes, as tree-sitter gives them.
+Offsets of trees are utf-8 bytes, as tree-sitter gives them; a `Code` speaks of characters.
 """
 
 import importlib
+import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import PurePath
 
 from tree_sitter import Language, Node, Parser, Tree
+
+__all__ = ["LANGUAGES", "Code", "Node", "Piece", "Tree", "faults", "language_of", "parse", "pieces", "walk"]
 
 LANGUAGES = ("python", "javascript", "typescript", "tsx", "go", "rust", "java", "c", "cpp")
 EXTENSIONS = {
@@ -52,6 +57,91 @@ def parse(text: str, language: str) -> Tree:
     return _parser(language).parse(text.encode("utf8", errors="surrogatepass"))
 
 
+class Code:
+    """A text with its tree, in characters. Parsed once, then shared by all that ask about the same text."""
+
+    def __init__(self, text: str, language: str, old: Tree | None = None):
+        """`old`: the tree of an earlier text, told of the edit. KeyError for an unknown language."""
+        self.text, self.language = text, language
+        self.bytes = text.encode("utf8", errors="surrogatepass")
+        parser = _parser(language)
+        self.tree = parser.parse(self.bytes, old) if old is not None else parser.parse(self.bytes)
+        wide = [] if len(text) == len(self.bytes) else list(re.finditer(r"[^\0-\x7f]", text))
+        self._wide = [match.start() for match in wide]
+        self._extra = [0, *accumulate(len(match[0].encode("utf8", "surrogatepass")) - 1 for match in wide)]
+        self._wide_bytes = [at + extra for at, extra in zip(self._wide, self._extra, strict=False)]
+
+    @property
+    def root(self) -> Node:
+        return self.tree.root_node
+
+    def byte_of(self, at: int) -> int:
+        return at + self._extra[bisect_left(self._wide, at)]
+
+    def offset_of(self, byte: int) -> int:
+        """The character that begins at `byte`."""
+        return byte - self._extra[bisect_left(self._wide_bytes, byte)]
+
+    def span(self, node: Node) -> tuple[int, int]:
+        return self.offset_of(node.start_byte), self.offset_of(node.end_byte)
+
+    def spelt(self, node: Node) -> str:
+        return self.bytes[node.start_byte : node.end_byte].decode("utf8", "surrogatepass")
+
+    def round(self, start: int, end: int) -> Iterator[Node]:
+        """The smallest node that spans characters [start, end), and all round it, innermost first."""
+        node = self.root.descendant_for_byte_range(self.byte_of(start), self.byte_of(end))
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def leaves(self, start: int = 0, end: int | None = None) -> Iterator[Node]:
+        """Tokens that lie within characters [start, end), in order, with their signs; those of no width left out."""
+        first, last = self.byte_of(start), self.byte_of(len(self.text) if end is None else end)
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            if node.end_byte <= first or node.start_byte >= last:
+                continue
+            if node.child_count:
+                stack.extend(reversed(node.children))
+            elif first <= node.start_byte < node.end_byte <= last:
+                yield node
+
+    def touching(self, start: int, end: int) -> Iterator[Node]:
+        """All named nodes that characters [start, end] lie in or touch, parents first."""
+        first, last = self.byte_of(start), self.byte_of(end)
+        stack = [self.root]
+        while stack:
+            node = stack.pop()
+            if node.end_byte >= first and node.start_byte <= last:
+                yield node
+                stack.extend(reversed(node.named_children))
+
+    def edited(self, start: int, end: int, new: str) -> "Code":
+        """The code with characters [start, end) replaced; only what changed is parsed again."""
+        text = self.text[:start] + new + self.text[end:]
+        first, last = self.byte_of(start), self.byte_of(end)
+        added = new.encode("utf8", errors="surrogatepass")
+        whole = self.bytes[:first] + added
+        old = self.tree.copy()
+        ends = (_point(self.bytes, first), _point(self.bytes, last), _point(whole, len(whole)))
+        old.edit(first, last, len(whole), *ends)
+        return Code(text, self.language, old)
+
+
+def faults(node: Node) -> list[Node]:
+    """The error nodes and the missing nodes at or below `node`, in order; none within another."""
+    found, stack = [], [node]
+    while stack:
+        here = stack.pop()
+        if here.is_error or here.is_missing:
+            found.append(here)
+        elif here.has_error:
+            stack.extend(reversed(here.children))
+    return found
+
+
 def pieces(tree: Tree) -> list[Piece]:
     """Every expression, statement, argument list and block without a syntax error in it, outermost first."""
     return [Piece(n.start_byte, n.end_byte, kind) for n in walk(tree.root_node) if (kind := _kind(n))]
@@ -64,6 +154,11 @@ def walk(node: Node) -> Iterator[Node]:
         here = stack.pop()
         yield here
         stack.extend(reversed(here.named_children))
+
+
+def _point(data: bytes, at: int) -> tuple[int, int]:
+    """Row and column of a byte, as tree-sitter counts them."""
+    return data.count(b"\n", 0, at), at - (data.rfind(b"\n", 0, at) + 1)
 
 
 def _kind(node: Node) -> str | None:

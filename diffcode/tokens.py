@@ -6,6 +6,7 @@ document that contains `<|fim_middle|>` gives the ids of those characters, and b
 
 import bisect
 import json
+from array import array
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,19 +99,19 @@ class Tokens:
 
     def compatible(self, start: bytes) -> list[int]:
         """Ids of the tokens that begin with `start`, and of those that `start` begins with (token healing)."""
-        low = bisect.bisect_left(self._sorted, (start, -1))
-        high = bisect.bisect_left(self._sorted, (start + b"\xff" * 8, -1))
-        longer = [token for _, token in self._sorted[low:high]]
-        shorter = [self._by_bytes[start[:n]] for n in range(1, len(start)) if start[:n] in self._by_bytes]
-        return shorter + longer
+        low, high = (bisect.bisect_left(self._sorted, key, key=self.bytes_of) for key in (start, start + b"\xff" * 8))
+        shorter = [token for n in range(1, len(start)) if (token := self._spelt(start[:n])) is not None]
+        return shorter + list(self._sorted[low:high])
+
+    def _spelt(self, text: bytes) -> int | None:
+        """The first token that is exactly `text`."""
+        at = bisect.bisect_left(self._sorted, text, key=self.bytes_of)
+        return self._sorted[at] if at < len(self._sorted) and self.bytes_of(self._sorted[at]) == text else None
 
     @cached_property
-    def _sorted(self) -> list[tuple[bytes, int]]:
-        return sorted((b, i) for i, b in enumerate(self._bytes) if b)
-
-    @cached_property
-    def _by_bytes(self) -> dict[bytes, int]:
-        return {b: i for b, i in reversed(self._sorted)}
+    def _sorted(self) -> "array[int]":
+        """Ids by their bytes: a list of pairs would take 20 MB."""
+        return array("i", sorted((i for i, b in enumerate(self._bytes) if b), key=lambda i: (self._bytes[i], i)))
 
 
 def bpe_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:

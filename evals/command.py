@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffcode.config import DTYPES
 from diffcode.errors import BadOption, DiffcodeError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
 @click.option("--infill", metavar="PATH", help="The infilling adapter's folder, merged into the weights, or none.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ...")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Precision of the weights.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8 is the CPU engine.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/TASK-DATE]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--unsafe", is_flag=True, help="Run the tests even if nothing can isolate them.")
@@ -215,6 +216,7 @@ def load_infiller(settings: "Settings") -> "Infiller":
         device=settings.device,
         dtype=settings.dtype,
         window=WindowOptions(budget=settings.context, plain_without_suffix=settings.plain),
+        memory=0,  # every decoder reads the context itself
     )
 
 

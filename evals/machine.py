@@ -1,12 +1,13 @@
 """What a measurement ran on: numbers without it cannot be compared."""
 
 import os
-import platform
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+from diffcode.kernels.processor import processor
 
 
 def facts(device: str | None, dtype: str | None, isolation: str) -> dict[str, str]:
@@ -42,16 +43,6 @@ def describe(facts: dict[str, str]) -> str:
 def processors() -> int:
     """How many this program may use."""
     return len(os.sched_getaffinity(0))
-
-
-def processor() -> str:
-    """The processor's name as the kernel tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
 
 
 class Bystanders:

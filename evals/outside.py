@@ -64,30 +64,20 @@ def llama_cpp(name: str, library: Any, path: str, infiller: "Infiller", room: in
     return PolicyDecoder(name, Infiller(cast("Model", model), infiller.window), policy="leftmost")
 
 
-class LlamaModel:
-    """What `Infiller` needs of a model, by llama.cpp."""
-
-    adapter = None
-
-    def __init__(self, library: Any, llama: Any, tokens: Tokens, noise: "Callable[[int], Noise]"):
-        self._library, self._llama = library, llama
-        self.tokens, self.noise = tokens, noise
-
-    def session(self, noise: "Noise | None" = None, temperature: float = 0.0) -> "LlamaSession":
-        return LlamaSession(self._library, self._llama, noise, temperature)
-
-
 class LlamaSession:
     """`denoise.Session` without drafts and span rows. A llama.cpp model has one canvas: a new session clears it."""
 
-    def __init__(self, library: Any, llama: Any, noise: "Noise | None", temperature: float):
+    def __init__(self, library: Any, llama: Any, noise: "Noise | None", temperature: float, favour: tuple[int, float]):
         self._library, self._llama = library, llama
-        self._noise, self._temperature = noise, temperature
+        self._noise, self._temperature, self._favour = noise, temperature, favour
         self._sent = 0
         llama.reset()
 
     def keep(self, rows: int) -> None:
         self._llama.n_tokens -= self._sent - rows  # the next eval drops what stands behind
+
+    def close(self) -> None:
+        pass
 
     def step(
         self,
@@ -110,7 +100,9 @@ class LlamaSession:
             barred = logits_V.new_full(logits_V.shape, float("-inf"))
             barred[ids] = logits_V[ids]
             logits_V = barred
-        scores_V = logits_V / self._temperature + self._noise(first_place).cpu() if self._noise else logits_V
+        favoured_V = logits_V.clone()
+        favoured_V[self._favour[0]] += self._favour[1]
+        scores_V = favoured_V / self._temperature + self._noise(first_place).cpu() if self._noise else favoured_V
         token = int(scores_V.argmax())
         return (Guess(token, float(logits_V.softmax(0)[token])),), ((),)
 
@@ -121,6 +113,27 @@ class LlamaSession:
 
         pointer = self._library.llama_get_logits_ith(self._llama.ctx, -1)
         return torch.from_numpy(np.ctypeslib.as_array(pointer, (self._llama.n_vocab(),)).copy())
+
+
+class LlamaModel:
+    """What `Infiller` needs of a model, by llama.cpp."""
+
+    adapter = None
+    Session: type[LlamaSession] = LlamaSession
+
+    def __init__(self, library: Any, llama: Any, tokens: Tokens, noise: "Callable[[int], Noise]"):
+        self._library, self._llama = library, llama
+        self.tokens, self.noise = tokens, noise
+
+    def session(
+        self,
+        noise: "Noise | None" = None,
+        temperature: float = 0.0,
+        contexts: object = None,
+        flag: object = None,
+        end_bias: float = 0.0,
+    ) -> LlamaSession:
+        return self.Session(self._library, self._llama, noise, temperature, (self.tokens.fim.end, end_bias))
 
 
 # ---- a completion server

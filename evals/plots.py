@@ -61,6 +61,23 @@ def latency(groups: Mapping[str, Sequence[Row]]) -> str:
         return _svg(figure)
 
 
+def race_plot(summary: Mapping[str, Sequence[Mapping[str, Any]]], machine: str) -> str:
+    """Milliseconds of every engine, a panel a measure; the whiskers hold 80 % of the timings."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(SIZE[0], 1.2 + 0.28 * sum(map(len, summary.values()))), layout="constrained")
+        heights = [len(rows) for rows in summary.values()]
+        panels = figure.subplots(len(summary), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for axes, (measure, rows) in zip(panels, summary.items(), strict=True):
+            ms = [row["ms"] for row in rows]
+            around = [[m - row["ms_low"] for m, row in zip(ms, rows, strict=True)]]
+            around.append([row["ms_high"] - m for m, row in zip(ms, rows, strict=True)])
+            axes.barh([_plain(row["racer"]) for row in rows], ms, xerr=around, capsize=2, color="#8fb8de")
+            axes.invert_yaxis()
+            axes.set_title(f"{measure}, ms", fontsize=10, loc="left")
+        figure.supxlabel(machine, fontsize=6)
+        return _svg(figure)
+
+
 def sweeps(summaries: Sequence[Summary]) -> dict[str, list[tuple[float, Summary]]]:
     """(threshold, summary) by the name without its threshold, each line in order of threshold."""
     lines: dict[str, list[tuple[float, Summary]]] = {}

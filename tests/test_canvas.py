@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffcode.canvas import HEAL_BYTES, Block, line_end_of, make_block, normalise
+from diffcode.canvas import HEAL_BYTES, JUMPS, Block, line_end_of, make_block, normalise
 from diffcode.config import WindowOptions
 from diffcode.errors import BadHoles, NothingToFill
 from diffcode.holes import Hole, apply_edits, check_holes, find_marker
@@ -212,13 +212,12 @@ def test_what_one_side_leaves_unused_the_other_gets(tokens: Tokens, budget: int,
     at = len(line) * above
     block = make_block(line * (above + below), [Hole(at, at)], [""], 0, tokens, WindowOptions(budget, share))
     suffix, prefix = sides(block, tokens)
-    room = budget - 3
-
-    def taken(lines: int, limit: int) -> int:
-        return lines * size if lines * size <= limit else limit // size * size or limit
-
-    wanted_suffix = taken(below, max(room - int(room * share), room - above * size))
-    assert (len(prefix), len(suffix)) == (taken(above, room - wanted_suffix), wanted_suffix)
+    room, lost = budget - 3, budget // JUMPS + size  # what a jump and the cut at a line's end may cost
+    all_above, all_below = above * size, below * size
+    assert len(prefix) + len(suffix) <= room
+    assert len(suffix) >= min(all_below, room - min(int(room * share), all_above + lost)) - size
+    assert len(prefix) >= min(all_above, room - len(suffix)) - lost
+    assert len(suffix) == all_below or len(prefix) == all_above or len(prefix) + len(suffix) > room - 2 * lost
 
 
 def test_all_of_a_short_text_is_seen(tokens: Tokens):

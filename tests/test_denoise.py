@@ -88,16 +88,19 @@ class FakeSession:
         self.sent = []
 
 
-def run(options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None) -> Denoised:
-    alphabet = [*range(97, 103), 10, 257, 258, END]
-    session = FakeSession(seed, skill, alphabet)
-    problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft))
-    loop = denoise(session, problem, options, ByteTokens())  # type: ignore[arg-type]
+def finish(loop: typing.Generator[object, None, Denoised]) -> Denoised:
     while True:
         try:
             next(loop)
         except StopIteration as end:
             return end.value
+
+
+def run(options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None) -> Denoised:
+    alphabet = [*range(97, 103), 10, 257, 258, END]
+    session = FakeSession(seed, skill, alphabet)
+    problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft))
+    return finish(denoise(session, problem, options, ByteTokens()))  # type: ignore[arg-type]
 
 
 skills = st.sampled_from([0.0, 0.5, 0.9, 1.0])
@@ -226,11 +229,31 @@ class Unsure(FakeSession):
 def test_a_hole_stays_empty_only_if_the_model_is_sure(policy, certainty, text, tokens, forwards):
     session = Unsure(certainty)
     loop = denoise(session, Problem((1, 2, 3), b"", StopRule("")), DenoiseOptions(policy), ByteTokens(), False)  # type: ignore[arg-type]
-    while True:
-        try:
-            next(loop)
-        except StopIteration as end:
-            found = end.value
-            break
+    found = finish(loop)
     assert (found.text, found.tokens, found.forwards, found.finished) == (text, tokens, forwards, "eos")
     assert session.context == [1, 2, 3, *tokens[:-1]], "every row is in the context once"
+
+
+class Hasty(FakeSession):
+    """Spells the re-opened end, then would rather end than write; its span rows say nothing but the end."""
+
+    def step(self, fresh, drafts, window, anchors, first_place, allowed):
+        self.sent = [*fresh, *drafts]
+        base = []
+        for i in range(len(drafts) + 1):
+            behind = self.sent[len(fresh) - 1 + i]
+            end = Guess(END, 0.99) if behind == 120 else Guess(END, 0.6) if allowed[i] is None else Guess(120, 0.3)
+            base.append(end if behind in (97, 120) else Guess(97, 0.9))
+        spans = tuple(
+            tuple(Guess(END, 0.94, origin="span") for _ in window) if i in anchors else ()
+            for i in range(len(drafts) + 1)
+        )
+        return tuple(base), spans
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_drafted_end_does_not_leave_the_hole_empty_either(policy):
+    problem = Problem((1, 2, 3), b"a", StopRule(""))
+    loop = denoise(Hasty(0, 1.0, [END]), problem, DenoiseOptions(policy), ByteTokens(), 4)  # type: ignore[arg-type]
+    found = finish(loop)
+    assert (found.text, found.tokens) == ("x", (97, 120, END))

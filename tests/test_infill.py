@@ -51,7 +51,7 @@ def test_a_name_used_above_its_definition_agrees(infiller: Infiller) -> None:
 
 def test_the_second_look_keeps_what_it_agrees_with(infiller: Infiller) -> None:
     """A draft that the new context confirms is confirmed by the forward that reads that context."""
-    text = "import math\n\nprint(math.sqrt(???))\n\nfor i in range(???):\n    print(i)\n"
+    text = "def area(width, height):\n    return width * ???\n\nfor i in range(???):\n    print(i)\n"
     frames = []
     infiller.fill(text, marker="???", on_step=frames.append)
     first, second = ([f for f in frames if (f.hole, f.round) == (0, r)] for r in (0, 1))

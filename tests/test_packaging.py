@@ -83,7 +83,8 @@ def test_wheel_holds_the_data_files(names: set[str]):
     adapter = "diffcode/adapters/qwen2.5-coder-0.5b/"
     assert {adapter + "adapter_model.safetensors", adapter + "adapter_config.json"} <= data
     assert {name for name in data if name.startswith("diffcode/adapters/")} <= names
-    assert "diffcode/py.typed" in names
+    assert {"diffcode/py.typed", "diffcode/lsp/settings.schema.json"} <= names
+    assert {f"diffcode/lsp/page/{name}" for name in ("index.html", "page.css", "page.js", "licences.txt")} <= names
 
 
 def test_wheel_has_one_top_level_name(names: set[str]):
@@ -111,7 +112,7 @@ def test_command_is_installed(names: set[str], wheel: Path):
         assert "diffcode = diffcode.cli:main" in archive.read(path).decode()
 
 
-@pytest.mark.parametrize("module", ["diffcode", "diffcode.cli", "diffcode.evals.command"])
+@pytest.mark.parametrize("module", ["diffcode", "diffcode.cli", "diffcode.evals.command", "diffcode.lsp.command"])
 def test_import_loads_no_torch(module: str):
     # `diffcode --help` and shell completion answer at once only without it.
     out = run(sys.executable, "-P", "-c", LOADED_MODULES, module, env={**os.environ, "PYTHONSAFEPATH": "1"})

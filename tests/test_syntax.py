@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_texts import texts
 
-from diffcode.syntax import BY_EXTENSION, EXTENSIONS, LANGUAGES, Piece, language_of, parse, pieces, walk
+from diffcode.syntax import (
+    BY_EXTENSION,
+    EXTENSIONS,
+    LANGUAGES,
+    Code,
+    Piece,
+    faults,
+    language_of,
+    parse,
+    pieces,
+    walk,
+)
 
 # For each language a text and what must be found in it, by kind; § marks what is not ASCII.
 SAMPLES: dict[str, tuple[str, dict[str, list[str]]]] = {
@@ -202,3 +213,69 @@ def test_no_ending_is_claimed_twice() -> None:
 def test_an_unknown_language_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         parse("", "cobol")
+
+
+@given(texts, st.data())
+def test_characters_and_bytes_of_any_text(text: str, data: st.DataObject) -> None:
+    code = Code(text, "python")
+    at = data.draw(st.integers(0, len(text)))
+    assert code.byte_of(at) == len(text[:at].encode())
+    assert code.offset_of(code.byte_of(at)) == at
+    for leaf in code.leaves():
+        start, end = code.span(leaf)
+        assert text[start:end] == code.spelt(leaf) != ""
+
+
+@given(st.sampled_from(LANGUAGES), texts, st.data())
+def test_edited_code_is_the_code_of_the_edited_text(language: str, new: str, data: st.DataObject) -> None:
+    """Where nothing is broken the trees are equal; how errors are recovered from may depend on the old tree."""
+    code = Code(SAMPLES[language][0], language)
+    start = data.draw(st.integers(0, len(code.text)))
+    end = data.draw(st.integers(start, min(len(code.text), start + 20)))
+    before = str(code.root)
+    edited = code.edited(start, end, new)
+    fresh = Code(code.text[:start] + new + code.text[end:], language)
+    assert edited.text == fresh.text
+    assert str(code.root) == before, "the old code is as it was"
+    assert (edited.root.start_byte, edited.root.end_byte) == (fresh.root.start_byte, fresh.root.end_byte)
+    if not fresh.root.has_error:
+        assert str(edited.root) == str(fresh.root)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_edit_there_and_back_gives_the_same_tree(language: str) -> None:
+    code = Code(SAMPLES[language][0], language)
+    rng = random.Random(language)
+    for _ in range(10):
+        at = rng.randrange(len(code.text))
+        there = code.edited(at, at, "é(")
+        assert str(there.edited(at, at + 2, "").root) == str(code.root)
+
+
+def test_leaves_are_the_tokens_within_a_range() -> None:
+    code = Code("é = f(1)  # x\ng = 2\n", "python")
+    assert [code.spelt(leaf) for leaf in code.leaves(4, 15)] == ["f", "(", "1", ")", "# x", "g"]
+    assert [code.spelt(leaf) for leaf in code.leaves(0, 5)] == ["é", "=", "f"]
+    assert [code.spelt(leaf) for leaf in code.leaves(7, 13)] == [")", "# x"], "nothing that is cut"
+
+
+def test_round_a_place_innermost_first() -> None:
+    code = Code("é = f(1, 2)\n", "python")
+    kinds = [node.type for node in code.round(9, 10)]
+    assert kinds == ["integer", "argument_list", "call", "assignment", "expression_statement", "module"]
+
+
+def test_nodes_that_touch_a_range() -> None:
+    code = Code("é = 1\nf(é, 22)\ng = 3\n", "python")
+    spelt = [code.spelt(node) for node in code.touching(11, 13)]
+    assert spelt[1:] == ["f(é, 22)", "f(é, 22)", "(é, 22)", "22"]
+    assert [code.spelt(node) for node in code.touching(0, 0)][1:] == ["é = 1", "é = 1", "é"]
+    assert len(list(code.touching(0, len(code.text)))) == len(list(walk(code.root)))
+
+
+def test_faults_are_found_without_what_lies_in_them() -> None:
+    assert faults(Code("x = 1\n", "python").root) == []
+    code = Code("x = 1\nf(\ny = 2\n", "python")
+    assert [code.span(node)[0] for node in faults(code.root)] == [6]
+    missing = faults(Code("int f() { return 1 }\n", "c").root)
+    assert [(node.is_missing, node.type) for node in missing] == [(True, ";")]

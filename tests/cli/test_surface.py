@@ -31,7 +31,8 @@ def test_commands_and_options_are_these() -> None:
         "pull": ["--from", "--json"],
     }  # fmt: skip
     assert [option for parameter in cli.cli.params for option in parameter.opts] == ["--version"]
-    assert cli.cli.list_commands(click.Context(cli.cli)) == ["data", "eval", "fill", "pull", "train"]
+    names = ["bench", "data", "eval", "fill", "lsp", "plan", "pull", "train", "tune"]
+    assert cli.cli.list_commands(click.Context(cli.cli)) == names
 
 
 def test_options_of_train_are_these() -> None:
@@ -109,7 +110,7 @@ def test_help_loads_nothing_heavy_and_teaches() -> None:
 def test_help_of_the_group_loads_nothing_heavy() -> None:
     """Though it has a word on the commands of other packages."""
     shown = helped()
-    for name in ("data", "eval", "fill", "pull", "train"):
+    for name in ("bench", "data", "eval", "fill", "lsp", "plan", "pull", "train", "tune"):
         assert f"\n  {name}  " in shown
 
 
