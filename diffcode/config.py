@@ -7,8 +7,10 @@ from diffcode.errors import BadOption
 
 POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "leftmost")
 
-# Of the weights; int8 is the CPU engine, the default on a CPU where it was built, bfloat16 is it elsewhere.
-DTYPES = ("int8", "bfloat16", "float32")
+# Of the weights. The first three are the CPU engine's; int8 is the default on a CPU where it was built, bfloat16 is the
+# default elsewhere.
+ENGINE_DTYPES = ("int8", "int5", "int4")
+DTYPES = (*ENGINE_DTYPES, "bfloat16", "float32")
 
 DEFAULT_SPAN_ROWS = 4  # where there is no plan: the starter adapter was trained with 4
 

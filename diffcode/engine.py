@@ -19,6 +19,7 @@ from torch import Tensor
 from diffcode import hub
 from diffcode.adapter import ADAPTERS, SpanAdapter
 from diffcode.backbone import Backbone
+from diffcode.config import ENGINE_DTYPES
 from diffcode.contexts import Contexts
 from diffcode.denoise import Session
 from diffcode.errors import BadOption, ModelUnavailable
@@ -27,7 +28,7 @@ from diffcode.kernels import reference as ops
 from diffcode.kernels.cpu.engine import Engine, EngineWeights
 from diffcode.kernels.cpu.native import library
 from diffcode.kernels.stepper import Stepper
-from diffcode.loading import folder_of, open_folder, unpacked_name
+from diffcode.loading import ModelShape, folder_of, open_folder, unpacked_name
 from diffcode.merge import is_current, merged_folder, merged_name
 from diffcode.native import NativeSession, packed_adapter, packed_name, packed_weights, runs_natively
 from diffcode.policies import Guess, Origin
@@ -36,7 +37,7 @@ from diffcode.tokens import Tokens
 
 DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 SPAN, INFILL = "", "-infill"  # the default model's adapters, by the ends of their folders' names
-TORCH_DTYPES = {"int8": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+TORCH_DTYPES = dict.fromkeys((*ENGINE_DTYPES, "bfloat16"), torch.bfloat16) | {"float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,12 @@ class Model:
         the default model. `dtype`: one of config.DTYPES; None is int8 where the CPU engine runs, else bfloat16.
         """
         torch_device, torch_dtype = _device(device), _dtype(dtype)  # first: a wrong one must not cost a download
-        _check_int8(dtype, torch_device)
+        _check_engine(dtype, torch_device)
         folder = _model_folder(name, shipped(name, infill, INFILL), report)
         shape, tensors = open_folder(folder)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
-        native = dtype == "int8" or (dtype is None and torch_device.type == "cpu" and runs_natively(shape))
-        packed = packed_weights(backbone, packed_name(folder)) if native else None
+        form = _engine_dtype(dtype, torch_device, shape)
+        packed = packed_weights(backbone, packed_name(folder, form), form) if form else None
         model = cls(backbone, Tokens.from_folder(folder), None, None, packed)
         adapter_folder = shipped(name, adapter, SPAN)
         model = model.ready() if adapter_folder is None else model.with_adapter(adapter_folder)
@@ -91,7 +92,7 @@ class Model:
         """With an engine for these weights, if it is to run on one, or with the fused kernels."""
         if self.packed is None:
             return replace(self, stepper=stepper_for(self.backbone, self.adapter, self.span_head_ND))
-        packed = None if self.adapter is None else packed_adapter(self.adapter, self.packed.head)
+        packed = None if self.adapter is None else packed_adapter(self.adapter, self.packed)
         adapter = self.adapter and self.adapter.outline()
         return replace(self, adapter=adapter, engine=Engine(replace(self.packed, adapter=packed)))
 
@@ -298,11 +299,18 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)  # of glibc; elsewhere it is missing
 
 
-def _check_int8(dtype: str | None, device: torch.device) -> None:
-    if dtype == "int8" and device.type != "cpu":
-        raise BadOption(f"int8 runs on a CPU, not on {device}: take bfloat16 there")
-    if library() is None and device.type == "cpu" and dtype in (None, "int8"):
+def _engine_dtype(dtype: str | None, device: torch.device, shape: ModelShape) -> str | None:
+    """Which of the CPU engine's forms to run, None for torch."""
+    if dtype is None and device.type == "cpu" and runs_natively(shape):
+        return ENGINE_DTYPES[0]
+    return dtype if dtype in ENGINE_DTYPES else None
+
+
+def _check_engine(dtype: str | None, device: torch.device) -> None:
+    if dtype in ENGINE_DTYPES and device.type != "cpu":
+        raise BadOption(f"{dtype} runs on a CPU, not on {device}: take bfloat16 there")
+    if library() is None and device.type == "cpu" and dtype in (None, *ENGINE_DTYPES):
         message = "the CPU engine was not built here: install diffcode again with a C++ compiler at hand"
-        if dtype == "int8":
+        if dtype is not None:
             raise ModelUnavailable(message)
         warnings.warn(f"{message}; until then torch does its work, several times slower", stacklevel=3)

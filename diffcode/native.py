@@ -1,4 +1,4 @@
-"""The CPU engine behind the denoising loop: a model's weights packed to 8 bits, and sessions in it.
+"""The CPU engine behind the denoising loop: a model's weights packed to few bits, and sessions in it.
 
 The packed base is written once beside the merged weights and memory-mapped, so that processes share it; a span adapter
 is small and packed when it is loaded.
@@ -34,12 +34,18 @@ from diffcode.kernels.cpu.engine import (
     EngineWeights,
 )
 from diffcode.kernels.cpu.native import library
-from diffcode.kernels.pack import BLOCK, PackedLinear, pack_linear, pick_outputs
+from diffcode.kernels.pack import BLOCK, Form, PackedLinear, pack_linear, pick_outputs
 from diffcode.loading import ModelShape, weights_identity
 from diffcode.policies import Guess
 from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
 
-FORMAT = 2  # of the packed file
+FORMAT = 3  # of the packed file
+# How a model's maps are rounded, by its dtype.
+FORMS = {
+    "int8": dict.fromkeys((*MAPS, "head"), Form(8, 128)),
+    "int5": dict.fromkeys((*MAPS, "head"), Form(5, 32)),
+    "int4": dict.fromkeys((*MAPS, "head"), Form(4, 32)),
+}
 MASKED = -1
 NO_FAVOURS = Favours()
 
@@ -50,15 +56,15 @@ def runs_natively(shape: ModelShape) -> bool:
     return fits and library() is not None
 
 
-def packed_weights(backbone: Backbone, file: Path) -> EngineWeights:
-    """The backbone's maps in 8 bits, from `file`, which is made on first use. Raises ModelUnavailable."""
+def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
+    """The backbone's maps rounded as `FORMS` says, from `file`, which is made on first use. Raises ModelUnavailable."""
     s = backbone.shape
     if not runs_natively(s):
         raise ModelUnavailable(f"the CPU engine runs models whose widths divide by {BLOCK}: take bfloat16 for this one")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            _write(backbone, file)
+            _write(backbone, file, FORMS[dtype])
     with safe_open(file, framework="pt") as opened:
         stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     shape = EngineShape(s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, s.norm_eps)
@@ -74,38 +80,45 @@ def packed_weights(backbone: Backbone, file: Path) -> EngineWeights:
     return EngineWeights(shape, layers, norm_D, embedding_VD, backbone.frequencies_K, _stored(stored, "head"))
 
 
-def packed_adapter(adapter: SpanAdapter, head: PackedLinear) -> EngineAdapter:
-    """A span adapter in 8 bits, with its kept outputs of the base's head."""
+def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
+    """A span adapter in 8 bits, with its kept outputs of the base's head. It reads the rows that the base reads."""
     low_rank = [
-        {name: (pack_linear(low.down_rD), pack_linear(low.up_Er)) for name, low in layer.items()}
-        for layer in adapter.layers
+        {
+            name: (pack_linear(low.down_rD, None, Form(8, mine.maps[name].group)), pack_linear(low.up_Er))
+            for name, low in layer.items()
+        }
+        for layer, mine in zip(adapter.layers, base.layers, strict=True)
     ]
     successor = adapter.successor
     return EngineAdapter(
         low_rank,
         adapter.mask_D.float(),
-        head if adapter.kept_N is None else pick_outputs(head, adapter.kept_N),
+        base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N),
         None if adapter.kept_N is None else adapter.kept_N.int(),
         None if successor is None else (pack_linear(successor.down_rD), pack_linear(successor.up_Er)),
     )
 
 
-def packed_name(folder: Path) -> Path:
-    """Where the packed weights of a model's folder lie; the name changes with the folder's weights."""
-    digest = hashlib.sha256(repr((FORMAT, str(folder.resolve()), weights_identity(folder))).encode()).hexdigest()[:12]
-    return cache_home() / "packed" / f"{folder.name}-{digest}.safetensors"
+def packed_name(folder: Path, dtype: str) -> Path:
+    """Where the packed weights of a model's folder lie; the name changes with the folder's weights and their forms."""
+    key = (FORMAT, sorted(FORMS[dtype].items()), str(folder.resolve()), weights_identity(folder))
+    return (
+        cache_home()
+        / "packed"
+        / f"{folder.name}-{dtype}-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}.safetensors"
+    )
 
 
-def _write(backbone: Backbone, file: Path) -> None:
+def _write(backbone: Backbone, file: Path, forms: Mapping[str, Form]) -> None:
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(backbone.layers):
         gate_up = torch.cat([layer.gate_FD, layer.up_FD])
         maps = {"qkv": (layer.qkv_ED, layer.qkv_bias_E), "out": (layer.out_DE, None), "gate_up": (gate_up, None)}
         for name, (weight, bias) in (maps | {"down": (layer.down_DF, None)}).items():
-            tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias))
+            tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias, forms[name]))
         tensors |= {f"layers.{i}.input_norm": layer.input_norm_D.float()}
         tensors |= {f"layers.{i}.post_norm": layer.post_norm_D.float()}
-    tensors |= _named("head", pack_linear(backbone.head_VD))
+    tensors |= _named("head", pack_linear(backbone.head_VD, None, forms["head"]))
     handle, part = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
     os.close(handle)
     try:

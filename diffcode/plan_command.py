@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffcode.config import ENGINE_DTYPES
 from diffcode.errors import BadOption, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ Needs a GPU and Triton, no weights: MODEL is qwen2.5-coder-0.5b (the default), -
 @click.option("--model", metavar="NAME_OR_PATH", help="A GGUF file or Hugging Face folder instead of the default.")
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
 @click.option("--infill", metavar="PATH", help="The adapter that is merged into the weights, or none.")
+@click.option("--dtype", type=click.Choice(ENGINE_DTYPES), help="Precision, int8 if not given.")
 @click.option("--target", type=click.Choice(TARGET_NAMES), help="Forecast for this GPU instead.")
 @click.option("--explain", is_flag=True, help="Show each op of a step too.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and keep the old one.")
@@ -58,6 +60,7 @@ def command(
     model: str | None,
     adapter: str | None,
     infill: str | None,
+    dtype: str | None,
     target: str | None,
     explain: bool,
     dry_run: bool,
@@ -78,7 +81,7 @@ def command(
 
     loud = Console(stderr=True)
     with loud.status("loading the model") as status:
-        loaded = Model.load(model, adapter, infill=infill)
+        loaded = Model.load(model, adapter, dtype=dtype, infill=infill)
         if loaded.engine is None:
             raise ModelUnavailable("a plan is made for the CPU engine, which does not run this model here")
         plan = make_plan(loaded, native.isa(), lambda what: status.update(f"measuring {what}"))
@@ -160,12 +163,11 @@ def _sizes_of_folder(name: str) -> "Sizes":
 def explained_here(model: "Model", plan: "Plan") -> "list[Explained]":
     """The ops of the CPU engine's forward."""
     from diffcode.kernels.explain import on_cpu
-    from diffcode.kernels.plan import INT8
     from diffcode.kernels.work import works
-    from diffcode.planning import CONTEXT, sizes_of
+    from diffcode.planning import CONTEXT, formats_of, sizes_of
 
     seconds = next(f.seconds for f in plan.forwards if f.rows == 1 and f.span_rows == plan.window)
-    return on_cpu(works(sizes_of(model), 1, plan.window, CONTEXT, formats=INT8), plan.rates, seconds)
+    return on_cpu(works(sizes_of(model), 1, plan.window, CONTEXT, formats=formats_of(model)), plan.rates, seconds)
 
 
 def explained_there(plan: "TargetPlan", sizes: "Sizes") -> "list[Explained]":

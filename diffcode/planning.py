@@ -18,7 +18,7 @@ from diffcode.config import DEFAULT_SPAN_ROWS
 from diffcode.engine import Model
 from diffcode.hub import cache_home
 from diffcode.kernels.cpu.engine import default_threads, rates
-from diffcode.kernels.plan import Cost, Rates, Sizes, choose_window, forward_cost
+from diffcode.kernels.plan import Cost, Formats, Rates, Sizes, choose_window, forward_cost
 from diffcode.kernels.processor import processor
 from diffcode.loading import ModelShape
 
@@ -65,7 +65,7 @@ def make_plan(model: Model, isa: str, report: Callable[[str], None] = lambda _: 
     forwards = []
     for name, rows, span_rows, context in kinds(model):
         report(name)
-        cost = forward_cost(sizes, rows, span_rows, context)
+        cost = forward_cost(sizes, rows, span_rows, context, formats=formats_of(model))
         forwards.append(_measure(model, name, rows, span_rows, context, cost, machine))
     seconds = {f.span_rows: f.seconds for f in forwards if f.rows == 1}
     window = choose_window({w: s for w, s in seconds.items() if w}, agrees) if len(seconds) > 1 else 0
@@ -84,6 +84,13 @@ def sizes_of(model: Model) -> Sizes:
     """The model's numbers as the roofline wants them."""
     sizes = shape_sizes(model.backbone.shape)
     return sizes if model.adapter is None else adapted(sizes, model.adapter)
+
+
+def formats_of(model: Model) -> Formats:
+    """What the CPU engine reads, the head's form standing for all."""
+    assert model.packed is not None
+    head = model.packed.head
+    return Formats(head.bits, head.group, head.scales.element_size(), 4)
 
 
 def shape_sizes(s: ModelShape) -> Sizes:
@@ -128,7 +135,8 @@ def _measure(model: Model, name: str, rows: int, span_rows: int, context: int, c
 def plan_file(model: Model) -> Path:
     """Where a model's plan for this machine lies."""
     adapter = model.adapter
-    key = (asdict(sizes_of(model)), default_threads(), processor(), adapter.agrees if adapter else None)
+    sizes, formats = asdict(sizes_of(model)), asdict(formats_of(model)) if model.packed else None
+    key = (sizes, formats, default_threads(), processor(), adapter.agrees if adapter else None)
     return cache_home() / "plans" / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json"
 
 

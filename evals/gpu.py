@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 KEPT, RANK = 32_768, 32  # of the default model's adapter, roughly
-TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4, group=32)
+TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4)
 LEFT_OUT = "left out:"
 SECONDS = 470.0  # in all
 SPARE = 60.0  # what a part that was begun may still take

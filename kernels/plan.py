@@ -10,15 +10,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Formats:
-    """Bytes of what a forward reads."""
+    """What a forward reads."""
 
-    weight: int
-    scale: int  # of a group of inputs
-    cache: int  # a number in the context's cache
+    bits: int  # of a weight
+    group: int  # weights that share a scale
+    scale: int  # bytes
+    cache: int  # bytes of a number in the context's cache
+
+    def weight_bytes(self, count: int) -> int:
+        """Of `count` weights with their scales."""
+        return count * self.bits // 8 + count // self.group * self.scale
 
 
-INT8 = Formats(1, 4, 4)  # the CPU engine's
-BF16 = Formats(2, 0, 2)
+INT8 = Formats(8, 128, 2, 4)  # the CPU engine's
+BF16 = Formats(16, 128, 0, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,6 @@ class Sizes:
     vocabulary: int
     kept: int = 0  # outputs of the span rows' head, 0: there is no adapter
     rank: int = 0
-    group: int = 128
 
     @property
     def layer_weights(self) -> int:
@@ -93,8 +97,7 @@ def forward_cost(
     seen = every * context + rows * (rows + 1) // 2 + span_rows * every
     attention = sizes.layers * 2 * sizes.heads * sizes.head_width * seen
     products = sizes.layer_weights * every + head * guesses + (kept + low) * span_rows
-    read = weights * formats.weight + weights // sizes.group * formats.scale + batch * cache
-    return Cost(read, 2 * batch * (products + attention))
+    return Cost(formats.weight_bytes(weights) + batch * cache, 2 * batch * (products + attention))
 
 
 def tokens_a_forward(agrees: Sequence[float], window: int) -> float:

@@ -28,11 +28,11 @@ def works(
 
     def linear(name: str, op: str, outputs: int, inputs: int) -> Work:
         low = s.rank * (outputs + inputs) if span_rows else 0
-        cost = _cost(outputs * inputs + low, outputs * inputs * every + low * span_rows, s, formats)
+        cost = _cost(outputs * inputs + low, outputs * inputs * every + low * span_rows, formats)
         return Work(name, op, s.layers, outputs, inputs, every, span_rows, cost)
 
     def head(name: str, outputs: int, asked: int) -> Work:
-        cost = _cost(outputs * s.width, outputs * s.width * asked, s, formats)
+        cost = _cost(outputs * s.width, outputs * s.width * asked, formats)
         return Work(name, "masked_head", 1, outputs, s.width, asked, 0, cost)
 
     seen = every * context + rows * (rows + 1) // 2 + span_rows * every
@@ -49,5 +49,5 @@ def works(
     return [*found, head("span rows' head", s.kept, span_rows)] if s.kept and span_rows else found
 
 
-def _cost(weights: int, products: int, sizes: Sizes, formats: Formats) -> Cost:
-    return Cost(weights * formats.weight + weights // sizes.group * formats.scale, 2 * products)
+def _cost(weights: int, products: int, formats: Formats) -> Cost:
+    return Cost(formats.weight_bytes(weights), 2 * products)

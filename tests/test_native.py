@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
 from diffcode.kernels.cpu import native
 from diffcode.kernels.cpu.engine import EngineSession
-from diffcode.kernels.pack import group_of, pack_linear, unpack_linear
+from diffcode.kernels.pack import Form, pack_linear, unpack_linear
+from diffcode.native import FORMS
 from diffcode.policies import Guess
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
@@ -31,22 +33,34 @@ SHAPES = {
 }
 
 
-def rounded_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` as the engine computes it: rows and weights in 8 bits by groups."""
-    group = group_of(x.shape[-1], 128)
-    groups = x.float().unflatten(-1, (x.shape[-1] // group, group))
-    most = groups.abs().amax(-1, keepdim=True)
-    inverse = torch.where(most > 0, 127 / most, torch.zeros_like(most))
-    bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
-    y = bytes_.double() @ unpack_linear(pack_linear(weight)).double().T
-    return (y if bias is None else y + bias).to(x.dtype)
+def rounding(model: Model, dtype: str) -> Callable[..., Tensor]:
+    """`F.linear` as the engine computes it: rows in 8 bits by groups, weights by what they are."""
+    form, adapter = FORMS[dtype]["qkv"], model.adapter
+    assert adapter is not None
+    assert adapter.successor is not None
+    eights = [low for layer in adapter.layers for low in layer.values()] + [adapter.successor]
+    others = {low.up_Er.data_ptr(): Form() for low in eights}
+    others |= {low.down_rD.data_ptr(): Form(8, form.group) for low in eights[:-1]}
+    others |= {adapter.successor.down_rD.data_ptr(): Form()}
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        packed = pack_linear(weight, None, others.get(weight.data_ptr(), form))
+        groups = x.float().unflatten(-1, (-1, packed.group))
+        most = groups.abs().amax(-1, keepdim=True)
+        inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
+        bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
+        y = bytes_.double() @ unpack_linear(packed).double().T
+        return (y if bias is None else y + bias).to(x.dtype)
+
+    return linear
 
 
-@pytest.fixture(params=SHAPES)
+@pytest.fixture(params=[*((shape, "int8") for shape in SHAPES), ("four heads", "int5"), ("four heads", "int4")])
 def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, Model]:
     """(torch with rounded maps, native), the same weights and adapter, a successor map included."""
+    shape, dtype = request.param
     monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
-    changes = dict(SHAPES[request.param])
+    changes = dict(SHAPES[shape])
     kind = changes.pop("kind", "qwen2")
     folder = tiny.write_model(tmp_path / "model", kind, **changes)
     settings = tiny.config(kind, **changes)
@@ -57,8 +71,10 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     adapter = tiny.write_adapter(tmp_path / "adapter", tensors)
     for file in (*folder.glob("*.safetensors"), *adapter.glob("*.safetensors")):
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)  # what the engine packs
-    plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", "int8"))
-    monkeypatch.setattr(torch.nn.functional, "linear", rounded_linear)
+    plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", dtype))
+    assert fast.packed is not None
+    assert fast.packed.head.bits == FORMS[dtype]["head"].bits
+    monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype))
     return plain, fast
 
 

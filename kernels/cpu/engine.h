@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 4;
+constexpr int32_t kVersion = 5;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -16,9 +16,9 @@ struct diffcode_shape {
 
 struct diffcode_linear {  // diffcode::Linear
   const uint8_t* weights;
-  const float* scales;
+  const uint16_t* scales;
   const float* bias;
-  int32_t outputs, inputs, group, real_outputs;
+  int32_t outputs, inputs, group, real_outputs, bits;
 };
 
 struct diffcode_layer {

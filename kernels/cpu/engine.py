@@ -219,7 +219,7 @@ def linear_of(packed: PackedLinear) -> native.Linear:
     weights, scales, bias = (
         t.data_ptr() if t is not None else None for t in (packed.weights, packed.scales, packed.bias)
     )
-    return native.Linear(weights, scales, bias, packed.padded, packed.inputs, packed.group, packed.outputs)
+    return native.Linear(weights, scales, bias, packed.padded, packed.inputs, packed.group, packed.outputs, packed.bits)
 
 
 def linear(x_RD: Tensor, packed: PackedLinear) -> Tensor:

@@ -13,45 +13,115 @@
 namespace diffcode {
 namespace avx2 {
 
-// Eight outputs at a time: [8][4] weight bytes as two registers of 16-bit numbers.
-template <int MR>
-inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
-  const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
-  const size_t first = static_cast<size_t>(block) * kBlock;
-  const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
-  for (int part = 0; part < kBlock / 8; part++) {
-    const uint8_t* w = linear.weights + first * inputs + part * 32;
-    const float* scales = linear.scales + first * groups + part * 8;
-    __m256 sums[MR];
-    for (int r = 0; r < MR; r++) sums[r] = _mm256_setzero_ps();
-    for (int g = 0; g < groups; g++) {
-      __m256i dots[MR][2];  // pairs of outputs 0-3 and 4-7, two sums an output
-      for (int r = 0; r < MR; r++) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
-      for (int k = 0; k < quads; k++) {
-        const __m128i* from = reinterpret_cast<const __m128i*>(w);
-        const __m256i low = _mm256_cvtepu8_epi16(_mm_loadu_si128(from));
-        const __m256i high = _mm256_cvtepu8_epi16(_mm_loadu_si128(from + 1));
-        w += kBlock * 4;
-        for (int r = 0; r < MR; r++) {
-          int32_t four;
-          __builtin_memcpy(&four, x + (static_cast<size_t>(g * quads + k) * MR + r) * 4, 4);
-          const __m256i bytes = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
-          dots[r][0] = _mm256_add_epi32(dots[r][0], _mm256_madd_epi16(low, bytes));
-          dots[r][1] = _mm256_add_epi32(dots[r][1], _mm256_madd_epi16(high, bytes));
+// Four inputs of eight outputs as bytes [8][4]; under 8 bits two such fours at once, for a byte holds one of each.
+template <int BITS>
+struct Fours {
+  static constexpr int kCount = BITS == 8 ? 1 : 2, kBytes = kCount * 16 * BITS;  // of all 32 outputs
+  __m256i weights[kCount];
+
+  Fours(const uint8_t* from, int part) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + part * 32));
+    if constexpr (BITS == 8) {
+      weights[0] = bytes;
+    } else {
+      const __m256i nibble = _mm256_set1_epi8(15);
+      weights[0] = _mm256_and_si256(bytes, nibble);
+      weights[1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
+    }
+    if constexpr (BITS == 5)
+      for (int i = 0; i < 2; i++) weights[i] = _mm256_or_si256(weights[i], fifths(from + 128 + i * 16 + part * 4));
+  }
+
+ private:
+  // 16 in each byte whose bit is set.
+  static __m256i fifths(const uint8_t* from) {
+    int32_t bits;
+    __builtin_memcpy(&bits, from, 4);
+    const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit_of = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+    const __m256i spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of), bit_of);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit_of), _mm256_set1_epi8(16));
+  }
+};
+
+inline __m256i four_of(const int8_t* from) {
+  int32_t four;
+  __builtin_memcpy(&four, from, 4);
+  return _mm256_set1_epi32(four);
+}
+
+inline __m256 scales_at(const uint16_t* from) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+// GCC would rather add into fresh registers, and spill the sums.
+inline void add32(__m256i& sum, __m256i more) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more)); }
+inline void add16(__m256i& sum, __m256i more) { asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more)); }
+
+// Eight outputs of R rows of a tile of MR rows, `x` pointing to the first: a group's products, as integers.
+template <int MR, int R, int BITS>
+inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m256i (&totals)[R]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++) totals[r] = _mm256_setzero_si256();
+  if constexpr (BITS == 8) {
+    // The sign of a weight goes to the row's byte: 127 * 127 * 2 is below 2^15, 255 * 127 * 2 would not be.
+    const __m256i middle = _mm256_set1_epi8(-128);
+    for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += MR * 4) {
+      const __m256i weights = _mm256_xor_si256(Fours<8>(w, part).weights[0], middle), sizes = _mm256_abs_epi8(weights);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) {
+        const __m256i bytes = _mm256_sign_epi8(four_of(x + r * 4), weights);
+        add32(totals[r], _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, bytes), ones));
+      }
+    }
+  } else {
+    // Sums of so many products of two bytes each stay below 2^15: 31 * 127 * 2 * 4, 15 * 127 * 2 * 8.
+    constexpr int kFit = BITS == 5 ? 4 : 8;
+    for (int from = 0; from < quads; from += kFit) {
+      __m256i dots[R];
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) dots[r] = _mm256_setzero_si256();
+      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes) {
+        const Fours<BITS> fours(w, part);
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++, x += MR * 4) {
+#pragma GCC unroll 6
+          for (int r = 0; r < R; r++) add16(dots[r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + r * 4)));
         }
       }
-      const __m256 scale = _mm256_loadu_ps(scales + g * kBlock);
-      for (int r = 0; r < MR; r++) {
-        const size_t at = static_cast<size_t>(row + r) * groups + g;
-        // hadd works within 128-bit halves; the permutation puts the eight outputs in order.
-        const __m256i pairs = _mm256_permute4x64_epi64(_mm256_hadd_epi32(dots[r][0], dots[r][1]), 0xD8);
-        const __m256i total = _mm256_add_epi32(pairs, _mm256_set1_epi32(rows.offsets[at]));
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) add32(totals[r], _mm256_madd_epi16(dots[r], ones));
+    }
+  }
+}
+
+// Rows `begin` to `begin + R` of a tile of MR rows, eight outputs at a time.
+template <int MR, int R, int BITS>
+inline void some(const Linear& linear, const Rows& rows, int row, int begin, int block, float* y, size_t stride, bool add) {
+  const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
+  const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = linear.block_bytes() / groups;
+  const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + begin * 4;
+  for (int part = 0; part < kBlock / 8; part++) {
+    const uint8_t* w = linear.weights + block * linear.block_bytes();
+    const uint16_t* scales = linear.scales + first * groups + part * 8;
+    __m256 sums[R];
+    for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_ps();
+    for (int g = 0; g < groups; g++) {
+      __m256i totals[R];
+      products<MR, R, BITS>(w + g * group_bytes, x + static_cast<size_t>(g) * quads * MR * 4, quads, part, totals);
+      const __m256 scale = scales_at(scales + g * kBlock);
+      for (int r = 0; r < R; r++) {
+        const size_t at = static_cast<size_t>(row + begin + r) * groups + g;
+        const int32_t zeros = BITS == 8 ? 0 : rows.sums[at] * linear.zero();  // weights of 8 bits have their signs again
+        const __m256i total = _mm256_sub_epi32(totals[r], _mm256_set1_epi32(zeros));
         const __m256 both = _mm256_mul_ps(scale, _mm256_set1_ps(rows.scales[at]));
         sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, sums[r]);
       }
     }
-    for (int r = 0; r < MR; r++) {
-      float* to = y + (row + r) * stride + first + part * 8;
+    for (int r = 0; r < R; r++) {
+      float* to = y + (row + begin + r) * stride + first + part * 8;
       __m256 value = sums[r];
       if (linear.bias != nullptr) value = _mm256_add_ps(value, _mm256_loadu_ps(linear.bias + first + part * 8));
       if (add) value = _mm256_add_ps(value, _mm256_loadu_ps(to));
@@ -60,15 +130,25 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
   }
 }
 
+// As many rows at once as 16 registers hold.
+template <int MR, int BITS>
+inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  constexpr int kRows = 6, kWhole = MR / kRows * kRows;
+  for (int begin = 0; begin < kWhole; begin += kRows) some<MR, kRows, BITS>(linear, rows, row, begin, block, y, stride, add);
+  if constexpr (MR > kWhole) some<MR, MR - kWhole, BITS>(linear, rows, row, kWhole, block, y, stride, add);
+}
+
 int64_t spin(int rounds) {
   __m256i sums[12];
 #pragma GCC unroll 12
   for (int s = 0; s < 12; s++) sums[s] = _mm256_setzero_si256();
   __m256i weights = _mm256_set1_epi16(3), bytes = _mm256_set1_epi16(5);
   for (int i = 0; i < rounds; i++) {
-    asm volatile("" : "+x"(weights), "+x"(bytes));
 #pragma GCC unroll 12
-    for (int s = 0; s < 12; s++) sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(weights, bytes));
+    for (int s = 0; s < 12; s++) {
+      asm volatile("" : "+x"(weights), "+x"(bytes));  // else the product is computed once
+      add32(sums[s], _mm256_madd_epi16(weights, bytes));
+    }
   }
 #pragma GCC unroll 12
   for (int s = 0; s < 12; s++) asm volatile("" ::"x"(sums[s]));

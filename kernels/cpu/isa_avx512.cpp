@@ -19,17 +19,51 @@ inline void dot(__m512i& sum, __m512i weights, __m512i bytes) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(bytes));
 }
 
+// Four inputs of 32 outputs as two registers; under 8 bits two such fours at once, for a byte holds one of each.
+template <int BITS>
+struct Fours {
+  static constexpr int kCount = BITS == 8 ? 1 : 2, kBytes = kCount * 16 * BITS;
+  __m512i weights[kCount][2];
+
+  explicit Fours(const uint8_t* from) {
+    const __m512i low = _mm512_loadu_si512(from), high = _mm512_loadu_si512(from + 64);
+    if constexpr (BITS == 8) {
+      weights[0][0] = low, weights[0][1] = high;
+      return;
+    } else {
+      const __m512i nibble = _mm512_set1_epi8(15), upper_low = _mm512_srli_epi16(low, 4), upper_high = _mm512_srli_epi16(high, 4);
+      weights[0][0] = _mm512_and_si512(low, nibble), weights[0][1] = _mm512_and_si512(high, nibble);
+      weights[1][0] = _mm512_and_si512(upper_low, nibble), weights[1][1] = _mm512_and_si512(upper_high, nibble);
+    }
+    if constexpr (BITS == 5) {
+      const __m512i fifth = _mm512_set1_epi8(16);
+      for (int i = 0; i < 4; i++) {
+        uint64_t bits;
+        __builtin_memcpy(&bits, from + 128 + i * 8, 8);
+        __m512i& mine = weights[i / 2][i % 2];
+        mine = _mm512_mask_add_epi8(mine, bits, mine, fifth);
+      }
+    }
+  }
+};
+
+inline __m512 scales_at(const uint16_t* from) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
 // rows' bytes can then be broadcast four at a time. The sums over groups live in memory on purpose: kept in registers
 // they would push out the 24 accumulators of the inner loop.
-template <int MR>
+template <int MR, int BITS>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  using Weights = Fours<BITS>;
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
-  const uint8_t* w = linear.weights + static_cast<size_t>(block) * inputs * kBlock;
-  const float* scales = linear.scales + static_cast<size_t>(block) * groups * kBlock;
+  const uint8_t* w = linear.weights + block * linear.block_bytes();
+  const uint16_t* scales = linear.scales + static_cast<size_t>(block) * groups * kBlock;
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
   const float* row_scales = rows.scales + static_cast<size_t>(row) * groups;
-  const int32_t* offsets = rows.offsets + static_cast<size_t>(row) * groups;
+  const int32_t* row_sums = rows.sums + static_cast<size_t>(row) * groups;
   alignas(64) float sums[MR][kBlock];
   for (int r = 0; r < MR; r++) {
     _mm512_store_ps(sums[r], _mm512_setzero_ps());
@@ -39,24 +73,28 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
     asm volatile("" ::: "memory");
     __m512i dots[MR][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < MR; r++) dots[r][0] = dots[r][1] = _mm512_set1_epi32(offsets[r * groups + g]);
-    for (int k = 0; k < quads; k++) {
-      const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 64);
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 16384, _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 16448, _MM_HINT_T0);
-      w += 128;
+    for (int r = 0; r < MR; r++)
+      dots[r][0] = dots[r][1] = _mm512_set1_epi32(-row_sums[r * groups + g] * linear.zero());
+    for (int k = 0; k < quads; k += Weights::kCount) {
+      const Weights fours(w);
+      for (int line = 0; line < Weights::kBytes; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(w) + 16384 + line, _MM_HINT_T0);
+      w += Weights::kBytes;
+#pragma GCC unroll 2
+      for (int i = 0; i < Weights::kCount; i++) {
 #pragma GCC unroll 12
-      for (int r = 0; r < MR; r++) {
-        int32_t four;
-        __builtin_memcpy(&four, x + r * 4, 4);
-        const __m512i bytes = _mm512_set1_epi32(four);
-        dot(dots[r][0], low, bytes);
-        dot(dots[r][1], high, bytes);
+        for (int r = 0; r < MR; r++) {
+          int32_t four;
+          __builtin_memcpy(&four, x + r * 4, 4);
+          const __m512i bytes = _mm512_set1_epi32(four);
+          dot(dots[r][0], fours.weights[i][0], bytes);
+          dot(dots[r][1], fours.weights[i][1], bytes);
+        }
+        x += MR * 4;
       }
-      x += MR * 4;
     }
     asm volatile("" ::: "memory");
-    const __m512 low_scale = _mm512_loadu_ps(scales + g * kBlock), high_scale = _mm512_loadu_ps(scales + g * kBlock + 16);
+    const __m512 low_scale = scales_at(scales + g * kBlock), high_scale = scales_at(scales + g * kBlock + 16);
 #pragma GCC unroll 12
     for (int r = 0; r < MR; r++) {
       const __m512 mine = _mm512_set1_ps(row_scales[r * groups + g]);

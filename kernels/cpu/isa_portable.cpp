@@ -7,24 +7,34 @@
 namespace diffcode {
 namespace portable {
 
-template <int MR>
+// Input k of output e of a block, as it is stored.
+template <int BITS>
+inline int32_t stored(const uint8_t* block, int k, int e) {
+  if (BITS == 8) return block[static_cast<size_t>(k / 4) * kBlock * 4 + e * 4 + k % 4];
+  const uint8_t* eight = block + static_cast<size_t>(k / 8) * kBlock * BITS;
+  const int at = e * 4 + k % 4, upper = k / 4 % 2;
+  const int32_t nibble = eight[at] >> (4 * upper) & 15;
+  return BITS == 4 ? nibble : nibble | (eight[128 + upper * 16 + at / 8] >> (at % 8) & 1) << 4;
+}
+
+template <int MR, int BITS>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
   const int inputs = linear.inputs, groups = inputs / linear.group;
   const size_t first = static_cast<size_t>(block) * kBlock;
+  const uint8_t* w = linear.weights + block * linear.block_bytes();
   for (int r = 0; r < MR; r++) {
     float sums[kBlock] = {};
     for (int g = 0; g < groups; g++) {
       const size_t at = static_cast<size_t>(row + r) * groups + g;
       int32_t dots[kBlock];
-      for (int e = 0; e < kBlock; e++) dots[e] = rows.offsets[at];
+      for (int e = 0; e < kBlock; e++) dots[e] = -linear.zero() * rows.sums[at];
       for (int k = g * linear.group; k < (g + 1) * linear.group; k += 4) {
         const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + (static_cast<size_t>(k / 4) * MR + r) * 4;
-        const uint8_t* w = linear.weights + first * inputs + static_cast<size_t>(k) * kBlock;
         for (int e = 0; e < kBlock; e++)
-          for (int i = 0; i < 4; i++) dots[e] += static_cast<int32_t>(w[e * 4 + i]) * x[i];
+          for (int i = 0; i < 4; i++) dots[e] += stored<BITS>(w, k + i, e) * x[i];
       }
-      const float* scales = linear.scales + first * groups + static_cast<size_t>(g) * kBlock;
-      for (int e = 0; e < kBlock; e++) sums[e] += static_cast<float>(dots[e]) * (scales[e] * rows.scales[at]);
+      const uint16_t* scales = linear.scales + first * groups + static_cast<size_t>(g) * kBlock;
+      for (int e = 0; e < kBlock; e++) sums[e] += static_cast<float>(dots[e]) * (from_bf16(scales[e]) * rows.scales[at]);
     }
     float* to = y + (row + r) * stride + first;
     for (int e = 0; e < kBlock; e++)

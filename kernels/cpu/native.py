@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -20,7 +20,7 @@ class Shape(c.Structure):
 
 class Linear(c.Structure):
     _fields_ = [(name, Address) for name in ("weights", "scales", "bias")] + [
-        (name, c.c_int32) for name in ("outputs", "inputs", "group", "real_outputs")
+        (name, c.c_int32) for name in ("outputs", "inputs", "group", "real_outputs", "bits")
     ]
 
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace diffcode {
 
@@ -10,16 +11,32 @@ constexpr int kTile = 12;     // rows of the largest register tile: 12 x 2 accum
 constexpr int kWidestGroup = 256;  // inputs that share a scale, at most
 constexpr int kChunks = 64;   // slices of the vocabulary; fixed, so that sums do not depend on the number of threads
 
-// A linear map [E, D] in 8 bits. Blocks of 32 outputs: weights [E/32][D/4][32][4], stored as value + 128; scales
-// [E/32][D/group][32]. E is padded to a multiple of 32 with zeros.
+inline float from_bf16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+// A linear map [E, D] in 8, 5 or 4 bits, by blocks of 32 outputs; E is padded to a multiple of 32 with zeros. Weights are
+// stored as value + 2^(bits - 1), so that they are unsigned.
+//   8 bits: [E/32][D/4][32][4] bytes.
+//   4 bits: [E/32][D/8][32][4] bytes, inputs 0-3 of each eight in the lower halves, inputs 4-7 in the upper ones.
+//   5 bits: as 4 bits, and behind each such 128 bytes 32 more with the fifth bits: of inputs 0-3 16 bytes, of inputs 4-7
+//           16 bytes, a bit for each byte of [32][4], the first one lowest.
+// Scales: bf16 [E/32][D/group][32].
 struct Linear {
   const uint8_t* weights;
-  const float* scales;
+  const uint16_t* scales;
   const float* bias;  // [E], or null
   int32_t outputs;    // padded
   int32_t inputs;
-  int32_t group;  // inputs that share a scale: a multiple of 4 that divides D
+  int32_t group;  // inputs that share a scale: a multiple of 4 (of 8 under 8 bits) that divides D
   int32_t real_outputs;
+  int32_t bits;
+
+  int32_t zero() const { return 1 << (bits - 1); }
+  size_t block_bytes() const { return static_cast<size_t>(inputs) * kBlock * bits / 8; }
 };
 
 // Rows in 8 bits, a scale for each group of each row. The values lie as a tile reads them: tiles of kTile rows (the last
@@ -27,7 +44,7 @@ struct Linear {
 struct Rows {
   int8_t* values;
   float* scales;    // [R, D/group]
-  int32_t* offsets;  // [R, D/group]: -128 times the sum of the group's values, which undoes the weights' + 128
+  int32_t* sums;  // [R, D/group]: of the group's values; what the weights' + 2^(bits - 1) adds is that often this
 };
 
 // What a slice of the vocabulary says of one row.
@@ -49,7 +66,7 @@ struct Ops {
   void (*rms_norm)(const float* x, const float* weight, float* y, int width, float eps);
   // One row; its groups of four bytes are written `stride` bytes apart.
   void (*quantise)(const float* x, int width, int group, int8_t* values, size_t stride, float* scales,
-                   int32_t* offsets);
+                   int32_t* sums);
   // y[r, first..last) (+)= rows x linear; first and last are multiples of 32.
   void (*linear)(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                  bool add);

@@ -30,7 +30,7 @@ void rms_norm(const float* x, const float* weight, float* y, int width, float ep
   for (int i = 0; i < width; i++) y[i] = x[i] * scale * weight[i];
 }
 
-void quantise(const float* x, int width, int group, int8_t* values, size_t stride, float* scales, int32_t* offsets) {
+void quantise(const float* x, int width, int group, int8_t* values, size_t stride, float* scales, int32_t* sums) {
   for (int g = 0; g < width / group; g++) {
     const float* from = x + g * group;
     int8_t* to = values + g * (group / 4) * stride;
@@ -54,30 +54,40 @@ void quantise(const float* x, int width, int group, int8_t* values, size_t strid
       asm volatile("" ::: "memory");  // else GCC makes a scatter of it, which takes five times as long
     }
     scales[g] = scale;
-    offsets[g] = -128 * sum;
+    sums[g] = sum;
   }
 }
 
 
-void linear(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
-            bool add) {
+template <int BITS>
+void linear_of(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
+               bool add) {
   for (int block = first / kBlock; block < last / kBlock; block++) {
     int row = 0;
-    for (; row + kTile <= count; row += kTile) tile<kTile>(linear, rows, row, block, y, stride, add);
+    for (; row + kTile <= count; row += kTile) tile<kTile, BITS>(linear, rows, row, block, y, stride, add);
     switch (count - row) {
-      case 11: tile<11>(linear, rows, row, block, y, stride, add); break;
-      case 10: tile<10>(linear, rows, row, block, y, stride, add); break;
-      case 9: tile<9>(linear, rows, row, block, y, stride, add); break;
-      case 8: tile<8>(linear, rows, row, block, y, stride, add); break;
-      case 7: tile<7>(linear, rows, row, block, y, stride, add); break;
-      case 6: tile<6>(linear, rows, row, block, y, stride, add); break;
-      case 5: tile<5>(linear, rows, row, block, y, stride, add); break;
-      case 4: tile<4>(linear, rows, row, block, y, stride, add); break;
-      case 3: tile<3>(linear, rows, row, block, y, stride, add); break;
-      case 2: tile<2>(linear, rows, row, block, y, stride, add); break;
-      case 1: tile<1>(linear, rows, row, block, y, stride, add); break;
+      case 11: tile<11, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 10: tile<10, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 9: tile<9, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 8: tile<8, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 7: tile<7, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 6: tile<6, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 5: tile<5, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 4: tile<4, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 3: tile<3, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 2: tile<2, BITS>(linear, rows, row, block, y, stride, add); break;
+      case 1: tile<1, BITS>(linear, rows, row, block, y, stride, add); break;
       default: break;
     }
+  }
+}
+
+void linear(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
+            bool add) {
+  switch (linear.bits) {
+    case 8: return linear_of<8>(linear, rows, count, first, last, y, stride, add);
+    case 5: return linear_of<5>(linear, rows, count, first, last, y, stride, add);
+    default: return linear_of<4>(linear, rows, count, first, last, y, stride, add);
   }
 }
 

@@ -17,7 +17,7 @@ Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
 void Quantised::plan(size_t rows, size_t width) {
   make_room(values_, rows * width);
   make_room(scales_, rows * width / 4);
-  make_room(offsets_, rows * width / 4);
+  make_room(sums_, rows * width / 4);
 }
 
 void Quantised::put(const Ops& ops, const float* from, int r, int count, int width, int group, int column,
@@ -26,7 +26,7 @@ void Quantised::put(const Ops& ops, const float* from, int r, int count, int wid
   const size_t groups = static_cast<size_t>(width) / group, at = r * groups + column / group;
   int8_t* tile = values_.data() + static_cast<size_t>(first) * width;
   ops.quantise(from, columns, group, tile + static_cast<size_t>(column) * together + (r - first) * 4,
-               static_cast<size_t>(together) * 4, scales_.data() + at, offsets_.data() + at);
+               static_cast<size_t>(together) * 4, scales_.data() + at, sums_.data() + at);
 }
 
 void Session::reserve(size_t length) {

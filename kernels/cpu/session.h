@@ -15,14 +15,7 @@ constexpr int kMostRows = 256;  // of one pass through the layers; longer steps 
 constexpr int kFewRows = 16;
 
 inline Linear view(const diffcode_linear& l) {
-  return {l.weights, l.scales, l.bias, l.outputs, l.inputs, l.group, l.real_outputs};
-}
-
-inline float from_bf16(uint16_t bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
+  return {l.weights, l.scales, l.bias, l.outputs, l.inputs, l.group, l.real_outputs, l.bits};
 }
 
 template <typename T>
@@ -49,7 +42,7 @@ struct Model {
 class Quantised {
  public:
   void plan(size_t rows, size_t width);
-  Rows rows() { return {values_.data(), scales_.data(), offsets_.data()}; }
+  Rows rows() { return {values_.data(), scales_.data(), sums_.data()}; }
   // Columns from `column` on, `columns` of them, of row r of `count`, put where its tile expects them.
   void put(const Ops& ops, const float* from, int r, int count, int width, int group, int column, int columns);
   void put(const Ops& ops, const float* from, int r, int count, int width, int group) {
@@ -59,7 +52,7 @@ class Quantised {
  private:
   std::vector<int8_t> values_;
   std::vector<float> scales_;
-  std::vector<int32_t> offsets_;
+  std::vector<int32_t> sums_;
 };
 
 // Rows in 8 bits, and the span rows among them once more, in tiles of their own, for the adapter.

@@ -1,5 +1,6 @@
-"""Weights in 8 bits: the rounding, the layout, and the machine's linear map against both."""
+"""Weights in 8, 5 and 4 bits: the rounding, the layout, and the machine's linear map against both."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffcode.kernels.cpu import native
-from diffcode.kernels.pack import group_of, pack_linear, unpack_linear
+from diffcode.kernels.pack import Form, PackedLinear, group_of, pack_linear, pick_outputs, unpack_linear
 
 needs_engine = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
 SHAPES = ((1, 4), (31, 8), (32, 128), (33, 132), (64, 896), (97, 512), (128, 4864))
@@ -22,28 +23,79 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+FORMS = [Form(), Form(8, 32), Form(5, 64), Form(5, 32), Form(4, 64), Form(4, 32)]
+
+
+def scales_of(packed: PackedLinear) -> Tensor:
+    """One for each weight, [E, D]."""
+    scales = packed.scales.float().transpose(1, 2).reshape(packed.padded, -1).repeat_interleave(packed.group, 1)
+    return scales[: packed.outputs]
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
-def test_rounding_is_within_half_a_step(outputs: int, inputs: int) -> None:
+def test_8_bits_are_within_half_a_step(outputs: int, inputs: int) -> None:
     weight = drawn(outputs, inputs)
     packed = pack_linear(weight)
-    size = packed.group
-    steps = weight.view(outputs, -1, size).abs().amax(-1, keepdim=True) / 127
-    wrong = (unpack_linear(packed) - weight).view(outputs, -1, size).abs()
-    assert (wrong <= steps * 0.5001).all()
-    assert (packed.outputs, packed.inputs, packed.padded % 32) == (outputs, inputs, 0)
+    scales = scales_of(packed)
+    least = weight.view(outputs, -1, packed.group).abs().amax(-1).repeat_interleave(packed.group, 1) / 127
+    assert (scales >= least * 0.9999).all()
+    assert (scales <= least * (1 + 2**-7)).all(), "the next bf16 number"
+    assert ((unpack_linear(packed) - weight).abs() <= scales * 0.5001).all()
+    assert (packed.outputs, packed.inputs, packed.padded % 32, packed.bits) == (outputs, inputs, 0, 8)
+
+
+@pytest.mark.parametrize("form", FORMS[2:])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_fewer_bits_are_within_half_a_step_but_for_the_largest(outputs: int, inputs: int, form: Form) -> None:
+    weight = drawn(outputs, inputs)
+    packed = pack_linear(weight, None, form)
+    assert packed.bits == (form.bits if packed.group % 8 == 0 else 8)
+    if packed.bits == 8:
+        return
+    scales, wrong = scales_of(packed).abs(), (unpack_linear(packed) - weight).abs()
+    steps = 2 ** (form.bits - 1)
+    least = weight.view(outputs, -1, packed.group).abs().amax(-1).repeat_interleave(packed.group, 1) / steps
+    assert ((scales - least).abs() <= least * 2**-8).all(), "the nearest bf16 number"
+    clipped = weight.abs() > scales * (steps - 0.5)  # the largest ones of the other sign, by half a step more
+    assert (wrong <= scales * 0.5001)[~clipped].all()
+    assert (wrong <= scales * 1.1).all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_picked_outputs_are_those_of_the_whole(form: Form) -> None:
+    packed = pack_linear(drawn(70, 64), None, form)
+    wanted = torch.tensor([69, 0, 3, 3, 40, *range(10, 45)])
+    picked = pick_outputs(packed, wanted)
+    assert torch.equal(unpack_linear(picked), unpack_linear(packed)[wanted])
+    assert picked.bits == packed.bits
 
 
 def test_the_layout_is_what_the_engine_reads() -> None:
     weight = drawn(40, 12)
-    packed = pack_linear(weight, group=4)
+    packed = pack_linear(weight, None, Form(8, 4))
     for e, d in ((0, 0), (1, 5), (31, 11), (32, 3), (39, 8)):
         stored = int(packed.weights[e // 32, d // 4, e % 32, d % 4]) - 128
         scale = float(packed.scales[e // 32, d // 4, e % 32])
         assert stored * scale == pytest.approx(float(weight[e, d]), abs=scale)
 
 
-def test_zeros_stay_zeros() -> None:
-    assert torch.equal(unpack_linear(pack_linear(torch.zeros(5, 8))), torch.zeros(5, 8))
+@pytest.mark.parametrize("bits", [4, 5])
+def test_the_layout_of_fewer_bits_is_what_the_engine_reads(bits: int) -> None:
+    weight = drawn(40, 24)
+    packed = pack_linear(weight, None, Form(bits, 8))
+    for e, d in ((0, 0), (1, 5), (31, 23), (32, 3), (39, 12)):
+        eight, at, upper = packed.weights[e // 32, d // 8], e % 32 * 4 + d % 4, d // 4 % 2
+        stored = int(eight[at]) >> 4 * upper & 15
+        if bits == 5:
+            stored |= (int(eight[128 + upper * 16 + at // 8]) >> at % 8 & 1) << 4
+        scale = float(packed.scales[e // 32, d // 8, e % 32])
+        assert (stored - 2 ** (bits - 1)) * scale == float(unpack_linear(packed)[e, d])
+        assert (stored - 2 ** (bits - 1)) * scale == pytest.approx(float(weight[e, d]), abs=2.5 * abs(scale))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_zeros_stay_zeros(form: Form) -> None:
+    assert torch.equal(unpack_linear(pack_linear(torch.zeros(5, 8), None, form)), torch.zeros(5, 8))
 
 
 @given(st.integers(1, 2000).map(lambda n: 4 * n), st.integers(4, 256))
@@ -58,7 +110,7 @@ def rounded(x_RD: Tensor, group: int) -> Tensor:
     """Rows as the engine sees them: 8 bits, a scale for each group."""
     groups = x_RD.view(len(x_RD), x_RD.shape[1] // group, group)
     most = groups.abs().amax(-1, keepdim=True)
-    inverse = torch.where(most > 0, 127 / most, torch.zeros_like(most))
+    inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
     return ((groups * inverse).round() * (most / 127)).view_as(x_RD)
 
 
@@ -66,10 +118,10 @@ def check_linear() -> None:
     """Every shape and row count against `x W^T` of the rounded numbers, in fp64."""
     from diffcode.kernels.cpu.engine import linear
 
-    for outputs, inputs in SHAPES:
+    for (outputs, inputs), form in itertools.product(SHAPES, FORMS):
         weight, bias = drawn(outputs, inputs), drawn(outputs, seed=1)
         for bias_E in (bias, None):
-            packed = pack_linear(weight, bias_E)
+            packed = pack_linear(weight, bias_E, form)
             exact = unpack_linear(packed).double()
             for count in ROWS:
                 x = drawn(count, inputs, seed=count)
@@ -101,11 +153,11 @@ def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
 
 @needs_engine
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 15), st.integers(0, 10**6))
-def test_the_linear_map_of_any_size(outputs: int, quads: int, rows: int, seed: int) -> None:
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 15), st.sampled_from(FORMS), st.integers(0, 10**6))
+def test_the_linear_map_of_any_size(outputs: int, quads: int, rows: int, form: Form, seed: int) -> None:
     from diffcode.kernels.cpu.engine import linear
 
-    packed = pack_linear(drawn(outputs, 4 * quads, seed=seed))
+    packed = pack_linear(drawn(outputs, 4 * quads, seed=seed), None, form)
     x = drawn(rows, 4 * quads, seed=seed + 1)
     wanted = rounded(x, packed.group).double() @ unpack_linear(packed).double().T
     assert torch.allclose(linear(x, packed).double(), wanted, rtol=0, atol=1e-4)
