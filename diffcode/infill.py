@@ -80,9 +80,9 @@ class Infiller:
 
         `adapter`: a folder, "none", or None for the shipped one; `infill` likewise, the adapter that is merged into
         the weights so that they know where a hole ends. `device`: a torch device, None for CUDA where there
-        is one. `dtype`: "int8" (the CPU engine, default on a CPU), "bfloat16" or "float32". `memory`: bytes for
-        contexts that were read and may come again, as they do while somebody types. `report` is called with the
-        progress of a download.
+        is one. `dtype`: "int8" (the CPU engine, default on a CPU), "int5" or "int4" (that in fewer bits), "bfloat16" or
+        "float32". `memory`: bytes for contexts that were read and may come again, as they do while somebody types.
+        `report` is called with the progress of a download.
         Raises ModelUnavailable, BadOption.
         """
         return cls(Model.load(model, adapter, device, dtype, report, infill), window, memory)

@@ -155,6 +155,8 @@ int64_t spin(int rounds) {
   return static_cast<int64_t>(rounds) * 12 * 16 * 2;
 }
 
+constexpr int kLanes = 8, kManyHeads = 4;
+
 #include "ops.inl"
 
 const Ops table = {"avx2", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};

@@ -128,6 +128,8 @@ int64_t spin(int rounds) {
   return static_cast<int64_t>(rounds) * 24 * 64 * 2;
 }
 
+constexpr int kLanes = 16, kManyHeads = 7;
+
 #include "ops.inl"
 
 const Ops table = {"avx512", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};

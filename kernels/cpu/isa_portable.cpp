@@ -52,6 +52,8 @@ int64_t spin(int rounds) {
   return static_cast<int64_t>(rounds) * 64 * 2;
 }
 
+constexpr int kLanes = 8, kManyHeads = 4;
+
 #include "ops.inl"
 
 const Ops table = {"portable", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};

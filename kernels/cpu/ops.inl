@@ -1,4 +1,5 @@
-// The ops, compiled once an instruction set; whoever includes this defines `tile`, the register tile of a linear map.
+// The ops, compiled once an instruction set; whoever includes this defines `tile`, the register tile of a linear map, and
+// of its registers kLanes, the floats of one, and kManyHeads, the query heads that attention holds in all of them.
 // Loops that GCC and clang vectorise by themselves are left to them.
 
 inline float fast_exp(float x) {
@@ -110,22 +111,22 @@ void silu_product(const float* gate, const float* up, float* y, int width) {
   for (int i = 0; i < width; i++) y[i] = gate[i] / (1.0f + fast_exp(-gate[i])) * up[i];
 }
 
-typedef float Sixteen __attribute__((vector_size(64), aligned(4)));  // one register, two, or four
+typedef float Lanes __attribute__((vector_size(kLanes * 4), aligned(4)));
 
 // Keys are taken kWide at a time, for several heads of the group at once: they lie transposed, so no sum runs across a
 // register, and every key is read once.
-constexpr int kWide = 32;
+constexpr int kWide = 2 * kLanes;
 
 template <int HEADS>
 void score(const float* q, const float* keys, size_t capacity, int count, int width, float scale, float* scores,
            size_t stride) {
   for (int s = 0; s < count; s += kWide) {
-    Sixteen low[HEADS], high[HEADS];
+    Lanes low[HEADS], high[HEADS];
 #pragma GCC unroll 8
-    for (int h = 0; h < HEADS; h++) low[h] = high[h] = Sixteen{};
+    for (int h = 0; h < HEADS; h++) low[h] = high[h] = Lanes{};
     for (int d = 0; d < width; d++) {
       const float* k = keys + d * capacity + s;
-      const Sixteen first = *reinterpret_cast<const Sixteen*>(k), second = *reinterpret_cast<const Sixteen*>(k + 16);
+      const Lanes first = *reinterpret_cast<const Lanes*>(k), second = *reinterpret_cast<const Lanes*>(k + kLanes);
 #pragma GCC unroll 8
       for (int h = 0; h < HEADS; h++) {
         low[h] += first * q[h * width + d];
@@ -134,33 +135,45 @@ void score(const float* q, const float* keys, size_t capacity, int count, int wi
     }
 #pragma GCC unroll 8
     for (int h = 0; h < HEADS; h++) {
-      *reinterpret_cast<Sixteen*>(scores + h * stride + s) = low[h] * scale;
-      *reinterpret_cast<Sixteen*>(scores + h * stride + s + 16) = high[h] * scale;
+      *reinterpret_cast<Lanes*>(scores + h * stride + s) = low[h] * scale;
+      *reinterpret_cast<Lanes*>(scores + h * stride + s + kLanes) = high[h] * scale;
     }
   }
 }
 
-// y = scores x values for several heads, 64 wide: each value is read once.
+// y = scores x values for several heads, 64 wide, as many columns at once as the registers hold.
 template <int HEADS>
 void mix(const float* scores, size_t stride, const float* values, int count, float* y) {
-  Sixteen sums[HEADS][4];
+  constexpr int kColumns = kLanes == 16 ? 4 : 2;
+  for (int column = 0; column < 64; column += kColumns * kLanes) {
+    Lanes sums[HEADS][kColumns];
 #pragma GCC unroll 8
-  for (int h = 0; h < HEADS; h++) sums[h][0] = sums[h][1] = sums[h][2] = sums[h][3] = Sixteen{};
-  for (int s = 0; s < count; s++) {
-    const Sixteen* v = reinterpret_cast<const Sixteen*>(values + s * static_cast<size_t>(64));
-    const Sixteen v0 = v[0], v1 = v[1], v2 = v[2], v3 = v[3];
+    for (int h = 0; h < HEADS; h++)
+#pragma GCC unroll 4
+      for (int i = 0; i < kColumns; i++) sums[h][i] = Lanes{};
+    for (int s = 0; s < count; s++) {
+      const Lanes* from = reinterpret_cast<const Lanes*>(values + s * static_cast<size_t>(64) + column);
+      Lanes v[kColumns];
+#pragma GCC unroll 4
+      for (int i = 0; i < kColumns; i++) v[i] = from[i];
 #pragma GCC unroll 8
-    for (int h = 0; h < HEADS; h++) {
-      const float p = scores[h * stride + s];
-      sums[h][0] += v0 * p;
-      sums[h][1] += v1 * p;
-      sums[h][2] += v2 * p;
-      sums[h][3] += v3 * p;
+      for (int h = 0; h < HEADS; h++)
+#pragma GCC unroll 4
+        for (int i = 0; i < kColumns; i++) sums[h][i] += v[i] * scores[h * stride + s];
     }
-  }
 #pragma GCC unroll 8
-  for (int h = 0; h < HEADS; h++)
-    for (int i = 0; i < 4; i++) reinterpret_cast<Sixteen*>(y + h * 64)[i] = sums[h][i];
+    for (int h = 0; h < HEADS; h++)
+      for (int i = 0; i < kColumns; i++) reinterpret_cast<Lanes*>(y + h * 64 + column)[i] = sums[h][i];
+  }
+}
+
+// `work(number of heads as a type, first head)` for all heads, many at once.
+template <typename Work>
+void by_heads(int heads, Work work) {
+  int head = 0;
+  for (; head + kManyHeads <= heads; head += kManyHeads) work(std::integral_constant<int, kManyHeads>{}, head);
+  for (; head + 3 <= heads; head += 3) work(std::integral_constant<int, 3>{}, head);
+  for (; head < heads; head++) work(std::integral_constant<int, 1>{}, head);
 }
 
 void mix_any(const float* scores, size_t stride, const float* values, int count, int heads, int width, float* y) {
@@ -181,13 +194,9 @@ void attend(const float* q, const float* keys, const float* values, size_t capac
   const int count = context + (sight.last > sight.until ? sight.last : sight.until);
   const size_t stride = (static_cast<size_t>(count) + kWide - 1) / kWide * kWide;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
-  int head = 0;
-  for (; head + 7 <= heads; head += 7)
-    score<7>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
-  for (; head + 4 <= heads; head += 4)
-    score<4>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
-  for (; head < heads; head++)
-    score<1>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+  by_heads(heads, [&](auto many, int head) {
+    score<decltype(many)::value>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+  });
   for (int h = 0; h < heads; h++) {
     float* mine = scores + h * stride;
     for (int i = context + sight.until; split && i < context + sight.first; i++) mine[i] = -1e30f;
@@ -206,9 +215,9 @@ void attend(const float* q, const float* keys, const float* values, size_t capac
     for (int i = context + sight.until; split && i < context + sight.first; i++) mine[i] = 0;
   }
   if (width != 64) return mix_any(scores, stride, values, count, heads, width, y);
-  for (head = 0; head + 7 <= heads; head += 7) mix<7>(scores + head * stride, stride, values, count, y + head * 64);
-  for (; head + 4 <= heads; head += 4) mix<4>(scores + head * stride, stride, values, count, y + head * 64);
-  for (; head < heads; head++) mix<1>(scores + head * stride, stride, values, count, y + head * 64);
+  by_heads(heads, [&](auto many, int head) {
+    mix<decltype(many)::value>(scores + head * stride, stride, values, count, y + head * 64);
+  });
 }
 
 Partial head(const float* logits, int count, int first_token, const float* noise, float temperature) {
