@@ -372,7 +372,7 @@ def test_bf16_is_the_default_and_float32_can_be_had(tmp_path: Path) -> None:
         ({"name": __file__}, ModelUnavailable, __file__),
         ({"device": "nonsense"}, ModelUnavailable, "nonsense"),
         ({"device": "cuda:99"}, ModelUnavailable, "cuda:99"),
-        ({"dtype": "int4"}, BadOption, "int4"),
+        ({"dtype": "int3"}, BadOption, "int3"),
         ({"dtype": "float16"}, BadOption, "float16"),
         ({"adapter": "/nowhere/adapter"}, ModelUnavailable, "/nowhere/adapter"),
     ],
@@ -394,6 +394,6 @@ def test_a_refused_option_costs_no_download(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(hub, "pull", lambda *_, **__: pytest.fail("pulled"))
     with pytest.raises(BadOption):
-        Model.load(dtype="int4")
+        Model.load(dtype="int3")
     with pytest.raises(ModelUnavailable):
         Model.load(device="nonsense")
