@@ -41,11 +41,7 @@ from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
 
 FORMAT = 3  # of the packed file
 # How a model's maps are rounded, by its dtype.
-FORMS = {
-    "int8": dict.fromkeys((*MAPS, "head"), Form(8, 128)),
-    "int5": dict.fromkeys((*MAPS, "head"), Form(5, 32)),
-    "int4": dict.fromkeys((*MAPS, "head"), Form(4, 32)),
-}
+FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32)}
 MASKED = -1
 NO_FAVOURS = Favours()
 
@@ -101,24 +97,21 @@ def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
 
 def packed_name(folder: Path, dtype: str) -> Path:
     """Where the packed weights of a model's folder lie; the name changes with the folder's weights and their forms."""
-    key = (FORMAT, sorted(FORMS[dtype].items()), str(folder.resolve()), weights_identity(folder))
-    return (
-        cache_home()
-        / "packed"
-        / f"{folder.name}-{dtype}-{hashlib.sha256(repr(key).encode()).hexdigest()[:12]}.safetensors"
-    )
+    key = (FORMAT, FORMS[dtype], str(folder.resolve()), weights_identity(folder))
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
+    return cache_home() / "packed" / f"{folder.name}-{dtype}-{digest}.safetensors"
 
 
-def _write(backbone: Backbone, file: Path, forms: Mapping[str, Form]) -> None:
+def _write(backbone: Backbone, file: Path, form: Form) -> None:
     tensors: dict[str, Tensor] = {}
     for i, layer in enumerate(backbone.layers):
         gate_up = torch.cat([layer.gate_FD, layer.up_FD])
         maps = {"qkv": (layer.qkv_ED, layer.qkv_bias_E), "out": (layer.out_DE, None), "gate_up": (gate_up, None)}
         for name, (weight, bias) in (maps | {"down": (layer.down_DF, None)}).items():
-            tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias, forms[name]))
+            tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias, form))
         tensors |= {f"layers.{i}.input_norm": layer.input_norm_D.float()}
         tensors |= {f"layers.{i}.post_norm": layer.post_norm_D.float()}
-    tensors |= _named("head", pack_linear(backbone.head_VD, None, forms["head"]))
+    tensors |= _named("head", pack_linear(backbone.head_VD, None, form))
     handle, part = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
     os.close(handle)
     try:

@@ -35,7 +35,7 @@ SHAPES = {
 
 def rounding(model: Model, dtype: str) -> Callable[..., Tensor]:
     """`F.linear` as the engine computes it: rows in 8 bits by groups, weights by what they are."""
-    form, adapter = FORMS[dtype]["qkv"], model.adapter
+    form, adapter = FORMS[dtype], model.adapter
     assert adapter is not None
     assert adapter.successor is not None
     eights = [low for layer in adapter.layers for low in layer.values()] + [adapter.successor]
@@ -73,7 +73,7 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         save_file({name: t.bfloat16() for name, t in load_file(file).items()}, file)  # what the engine packs
     plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", dtype))
     assert fast.packed is not None
-    assert fast.packed.head.bits == FORMS[dtype]["head"].bits
+    assert fast.packed.head.bits == FORMS[dtype].bits
     monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype))
     return plain, fast
 

@@ -59,7 +59,6 @@ void quantise(const float* x, int width, int group, int8_t* values, size_t strid
   }
 }
 
-
 template <int BITS>
 void linear_of(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                bool add) {

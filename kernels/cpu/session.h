@@ -1,6 +1,5 @@
 // What a step runs on: the model shared by all sessions, a session's context, and the scratch memory of its steps.
 #pragma once
-#include <cstring>
 #include <mutex>
 #include <vector>
 
