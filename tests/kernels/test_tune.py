@@ -23,7 +23,7 @@ from diffcode.kernels.tiles import TILES, Shape, Tile, for_rows, tile_for
 from diffcode.kernels.timing import WallClock, measured_rates
 from diffcode.kernels.work import works
 
-TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4, group=32)
+TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4)
 QWEN = Sizes(24, 896, 14, 2, 64, 4864, 151_936, kept=32_768, rank=32)
 SHAPE = Shape("lora_linear", 64, 64, 16)
 

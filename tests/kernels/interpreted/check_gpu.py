@@ -14,7 +14,7 @@ from diffcode.kernels.plan import Rates
 from diffcode.kernels.targets import Sizes
 from diffcode.kernels.tiles import TILES
 
-SMALL = Sizes(1, 32, 2, 1, 16, 32, 256, kept=32, rank=4, group=32)
+SMALL = Sizes(1, 32, 2, 1, 16, 32, 256, kept=32, rank=4)
 
 
 def bench(dtype: torch.dtype) -> Bench:
