@@ -56,7 +56,8 @@ class DenoiseOptions:
     # held-out lines 0.325 came back exactly with 0, 0.350 with 0.7, 0.375 with 1.4 (n = 120), and fills of 2 to 5
     # lines were off by 2.5, 2.1, 1.6 lines. Not where nothing follows the hole.
     end_bias: float = 1.4
-    max_anchors: int = 1  # `verified`: for how many outcomes of the check span rows stand ready
+    # `verified`: behind how many of a check's likeliest outcomes a window stands; None: what the plan says.
+    max_anchors: int | None = None
 
     def __post_init__(self) -> None:
         _check(
@@ -68,7 +69,10 @@ class DenoiseOptions:
         _check(self.temperature >= 0, f"temperature is {self.temperature}: it may not be negative")
         _check(self.span_rows is None or self.span_rows >= 1, f"span_rows is {self.span_rows}: it must be 1 or more")
         _check(self.max_drafts >= 0, f"max_drafts is {self.max_drafts}: it may not be negative")
-        _check(self.max_anchors >= 1, f"max_anchors is {self.max_anchors}: it must be 1 or more")
+        _check(
+            self.max_anchors is None or self.max_anchors >= 1,
+            f"max_anchors is {self.max_anchors}: it must be 1 or more",
+        )
 
     @classmethod
     def parse(cls, text: str, **more: Any) -> "DenoiseOptions":

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffcode.config import DEFAULT_SPAN_ROWS, DenoiseOptions
-from diffcode.drafts import NGrams
+from diffcode.drafts import NGrams, likeliest_outcomes
 from diffcode.errors import CANCELLED, Cancelled
+from diffcode.kernels.plan import SpanRows
 from diffcode.policies import POLICIES, Decision, Guess, View
 from diffcode.stops import Cut, StopRule
 from diffcode.tokens import Tokens
@@ -18,6 +19,7 @@ from diffcode.tokens import Tokens
 # Less sure than this the model may not leave a hole empty: nothing marks where a hole begins, so at its first place
 # it cannot tell whether the line before it was the answer already.
 SURELY_EMPTY = 0.95
+DEFAULT_SPAN = SpanRows(DEFAULT_SPAN_ROWS)
 
 
 class Session(Protocol):
@@ -112,10 +114,11 @@ class Problem:
 class Run:
     """The state of the loop: what is committed, what comes next, what was counted."""
 
-    def __init__(self, problem: Problem, options: DenoiseOptions, tokens: Tokens, window: int):
+    def __init__(self, problem: Problem, options: DenoiseOptions, tokens: Tokens, span: SpanRows):
         self.problem, self.options, self.tokens = problem, options, tokens
         self.policy = POLICIES[options.policy]
-        self.span_rows = (options.span_rows or window) if window and options.policy != "leftmost" else 0
+        self.span_rows = (options.span_rows or span.places) if span.places and options.policy != "leftmost" else 0
+        self.max_anchors = options.max_anchors or (max(1, span.outcomes) if options.span_rows else span.outcomes)
         self.committed: list[Guess] = []
         self.data = b""
         self.text = ""
@@ -142,23 +145,25 @@ class Run:
         ]
         if self.insisting and allowed[0] is None:
             allowed[0] = self.tokens.text_ids
-        rows = 0 if self.rechecking else self.span_rows
+        anchors = self.anchors()
+        rows = self.span_rows if anchors and not self.rechecking else 0
         window = (*self.window, *[None] * (rows - len(self.window)))
         base, spans = session.step(
             self.fresh,
             drafts,
             [place.token if place else None for place in window[:rows]],
-            self._anchors() if rows else (),
+            anchors if rows else (),
             len(self.committed),
             allowed,
         )
         self.forwards += 1
         return View(self.drafts, base, window, spans, self.ngrams.follow)
 
-    def _anchors(self) -> tuple[int, ...]:
-        """Where span rows stand. A policy that may refuse drafts also wants guesses for the cases that it does."""
-        drafts = len(self.drafts)
-        return (*range(drafts)[: self.options.max_anchors - 1], drafts)
+    def anchors(self) -> tuple[int, ...]:
+        """Behind how many drafts span rows stand: guesses are wanted where the check is likeliest to end."""
+        if self.options.policy != "verified":
+            return (len(self.drafts),)
+        return likeliest_outcomes([draft.chance for draft in self.drafts], self.max_anchors)
 
     def move(self, session: Session, view: View) -> None:
         """Decide and take the committed places over, one by one, until something ends the fill."""
@@ -242,16 +247,15 @@ def denoise(
     problem: Problem,
     options: DenoiseOptions,
     tokens: Tokens,
-    window: int = DEFAULT_SPAN_ROWS,
+    span: SpanRows = DEFAULT_SPAN,
     cancelled: Callable[[], bool] | None = None,
 ) -> Generator[Run, None, Denoised]:
     """Fill one hole. Yields the run after every step; between two steps it may be dropped, or `cancelled` stops it.
 
-    `window`: span rows of a forward where the options do not say, 0 for a model without an adapter. The first forward
-    counts: it reads the context and decides the first token, so that left-to-right decoding is one
-    token a forward.
+    `span`: the span rows where the options do not say. The first forward counts: it reads the context and decides the
+    first token, so that left-to-right decoding is one token a forward.
     """
-    run = Run(problem, options, tokens, window)
+    run = Run(problem, options, tokens, span)
     began, context_seconds = time.perf_counter(), 0.0
     while run.cut is None:
         if cancelled is not None and cancelled():

@@ -29,3 +29,17 @@ class NGrams:
             if at is not None:
                 return self._tokens[at]
         return None
+
+
+def likeliest_outcomes(chances: Sequence[float], count: int) -> tuple[int, ...]:
+    """How many of the drafts a check may keep: the `count` likeliest numbers, ascending.
+
+    `chances[i]`: that draft i is right where all before it were.
+    """
+    outcomes, run = [], 1.0
+    for chance in chances:
+        outcomes.append(run * (1 - chance))
+        run *= chance
+    outcomes.append(run)
+    order = sorted(range(len(outcomes)), key=lambda kept: -outcomes[kept])
+    return tuple(sorted(order[:count]))

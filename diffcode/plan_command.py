@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Measure this machine with the model, show what bounds it, and choose how many places a forward refines.
 
-    Takes some five seconds. The choice is kept and used from then on by every command.
+    Takes some ten seconds. The choice is kept and used from then on by every command.
     """
     if target is not None:
         _forecast(target, model, adapter, explain, as_json)
@@ -77,7 +77,7 @@ def command(
 
     from diffcode.engine import Model
     from diffcode.kernels.cpu import native
-    from diffcode.planning import make_plan, plan_file, save_plan
+    from diffcode.planning import make_plan, plain_kind, plan_file, save_plan
 
     loud = Console(stderr=True)
     with loud.status("loading the model") as status:
@@ -93,8 +93,10 @@ def command(
         return
     console = _console()
     console.print(table(plan))
+    if plan.agrees:
+        console.print(choices_table(plan))
     if ops is not None:
-        console.print(explain_table(ops, f"one token and {plan.window} span rows"))
+        console.print(explain_table(ops, plain_kind(plan.span).name))
 
 
 def _document(plan: "Plan | TargetPlan", ops: "list[Explained] | None") -> str:
@@ -164,10 +166,11 @@ def explained_here(model: "Model", plan: "Plan") -> "list[Explained]":
     """The ops of the CPU engine's forward."""
     from diffcode.kernels.explain import on_cpu
     from diffcode.kernels.work import works
-    from diffcode.planning import CONTEXT, formats_of, sizes_of
+    from diffcode.planning import formats_of, plain_kind, sizes_of
 
-    seconds = next(f.seconds for f in plan.forwards if f.rows == 1 and f.span_rows == plan.window)
-    return on_cpu(works(sizes_of(model), 1, plan.window, CONTEXT, formats=formats_of(model)), plan.rates, seconds)
+    kind = plain_kind(plan.span)
+    parts = works(sizes_of(model), kind.tokens, kind.span.places, kind.context, formats=formats_of(model))
+    return on_cpu(parts, plan.rates, plan.seconds(kind))
 
 
 def explained_there(plan: "TargetPlan", sizes: "Sizes") -> "list[Explained]":
@@ -275,22 +278,33 @@ def _grid(first: str, numbers: tuple[str, ...]) -> "Table":
 
 def table(plan: "Plan") -> "Table":
     """The roofline."""
-    from diffcode.kernels.plan import tokens_a_forward
-
-    grid = _grid("forward", ("MB", "G operations", "floor ms", "ms", "reached", "tokens/s"))
+    grid = _grid("forward", ("MB", "G operations", "floor ms", "ms", "reached"))
     grid.add_column("bound by")
     for f in plan.forwards:
-        drafts = tokens_a_forward(plan.agrees, f.span_rows)
-        rate = drafts / f.seconds if f.rows == 1 else f.rows / f.seconds
-        mark = " *" if f.rows == 1 and f.span_rows == plan.window else ""
         size, work, floor, ms = f.bytes / 1e6, f.operations / 1e9, f.floor * 1e3, f.seconds * 1e3
-        numbers = (f"{size:.0f}", f"{work:.1f}", f"{floor:.1f}", f"{ms:.1f}", f"{floor / ms:.0%}", f"{rate:.0f}")
-        grid.add_row(f.name + mark, *numbers, f.bound)
+        grid.add_row(f.name, f"{size:.0f}", f"{work:.1f}", f"{floor:.1f}", f"{ms:.1f}", f"{floor / ms:.0%}", f.bound)
     rates = plan.rates
     grid.caption = (
         f"{plan.isa}, {plan.threads} threads: {rates.bytes_a_second / 1e9:.0f} GB/s out of memory, "
-        f"{rates.operations_a_second / 1e12:.2f} T operations/s on bytes; * the window that is used"
+        f"{rates.operations_a_second / 1e12:.2f} T operations/s on bytes"
     )
+    return grid
+
+
+def choices_table(plan: "Plan") -> "Table":
+    """What each number of span rows is expected to bring."""
+    from diffcode.kernels.plan import pace
+
+    grid = _grid("places of a window", ("windows", "tokens/forward", "ms/forward", "tokens/s"))
+    for choice in plan.choices:
+        span = choice.span
+        _, tokens = pace(plan.agrees, span)
+        shown = (str(span.places), str(span.outcomes)) if span.outcomes else ("no span rows", "")
+        mark = " *" if span == plan.span else ""
+        rate = choice.tokens_a_second
+        grid.add_row(shown[0] + mark, shown[1], f"{tokens:.2f}", f"{1e3 * tokens / rate:.1f}", f"{rate:.0f}")
+    agrees = ", ".join(f"{share:.2f}" for share in plan.agrees)
+    grid.caption = f"expected, where the base confirms drafts with {agrees} by distance; * is used from now on"
     return grid
 
 

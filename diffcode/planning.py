@@ -1,4 +1,4 @@
-"""The plan of a model on this machine: measured rates, what forwards take, and how many span rows are worth one.
+"""The plan of a model on this machine: measured rates, what forwards take, and which span rows are worth one.
 
 Made by `diffcode plan`, kept in the cache, and looked at when a model is loaded.
 """
@@ -18,14 +18,44 @@ from diffcode.config import DEFAULT_SPAN_ROWS
 from diffcode.engine import Model
 from diffcode.hub import cache_home
 from diffcode.kernels.cpu.engine import default_threads, rates
-from diffcode.kernels.plan import Cost, Formats, Rates, Sizes, choose_window, forward_cost
+from diffcode.kernels.plan import (
+    NO_SPAN,
+    Formats,
+    Rates,
+    Sizes,
+    SpanRows,
+    choose_span,
+    forward_cost,
+    tokens_a_second,
+)
 from diffcode.kernels.processor import processor
 from diffcode.loading import ModelShape
 
 CONTEXT = 256  # tokens behind which forwards are timed
 REPEATS = 9
+MOST_OUTCOMES = 3  # of a check that windows are tried behind
 # Share of drafts that the base confirms at each distance where the adapter does not say: the starter's, roughly.
 AGREES = (0.45, 0.4, 0.35, 0.3)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A forward of so many tokens that join the context, of drafts behind them, and of span rows."""
+
+    tokens: int
+    context: int = CONTEXT  # cached tokens
+    drafts: int = 0
+    span: SpanRows = NO_SPAN
+
+    @property
+    def name(self) -> str:
+        if not self.context:
+            return f"context of {self.tokens} tokens"
+        parts = ["one token", *([f"{self.drafts} drafts"] if self.drafts else [])]
+        if self.span.places:
+            windows = f"{self.span.outcomes} times " if self.span.outcomes > 1 else ""
+            parts.append(f"{windows}{self.span.places} span rows")
+        return f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else parts[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +63,22 @@ class Measured:
     """One kind of forward."""
 
     name: str
-    rows: int
-    span_rows: int
-    context: int
+    kind: Kind
     bytes: int
     operations: int
     floor: float  # seconds
     seconds: float  # median
     bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Span rows that may be used."""
+
+    span: SpanRows
+    plain: float  # seconds of a forward without drafts
+    checking: float  # ... with as many as a window has places
+    tokens_a_second: float  # expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +90,51 @@ class Plan:
     rates: Rates
     forwards: tuple[Measured, ...]
     agrees: tuple[float, ...]
-    window: int
+    choices: tuple[Choice, ...]
+    span: SpanRows
+
+    def seconds(self, kind: Kind) -> float:
+        """Of a forward that was measured."""
+        return next(f.seconds for f in self.forwards if f.kind == kind)
 
 
 def make_plan(model: Model, isa: str, report: Callable[[str], None] = lambda _: None) -> Plan:
-    """Measure this machine with a model that runs on the CPU engine, some five seconds."""
+    """Measure this machine with a model that runs on the CPU engine, some ten seconds."""
     assert model.engine is not None
     assert model.packed is not None
     report("the machine's rates")
     machine = Rates(*rates(model.packed.head.weights, model.engine.threads))
-    sizes, agrees = sizes_of(model), agreement(model)
+    agrees = tuple(agreement(model)) if model.adapter else ()
     forwards = []
-    for name, rows, span_rows, context in kinds(model):
-        report(name)
-        cost = forward_cost(sizes, rows, span_rows, context, formats=formats_of(model))
-        forwards.append(_measure(model, name, rows, span_rows, context, cost, machine))
-    seconds = {f.span_rows: f.seconds for f in forwards if f.rows == 1}
-    window = choose_window({w: s for w, s in seconds.items() if w}, agrees) if len(seconds) > 1 else 0
-    return Plan(isa, model.engine.threads, machine, tuple(forwards), tuple(agrees), window)
+    for kind in kinds(len(agrees)):
+        report(kind.name)
+        forwards.append(_measure(model, kind, machine))
+    seconds = {f.kind: f.seconds for f in forwards}
+    pairs = {span: (seconds[plain_kind(span)], seconds[checking_kind(span)]) for span in spans(len(agrees))}
+    choices = tuple(Choice(span, *pair, tokens_a_second(agrees, span, *pair)) for span, pair in pairs.items())
+    return Plan(isa, model.engine.threads, machine, tuple(forwards), agrees, choices, choose_span(pairs, agrees))
 
 
-def kinds(model: Model) -> list[tuple[str, int, int, int]]:
-    """(name, context rows, span rows, cached context) of the forwards that are timed."""
-    found = [("context of 256 tokens", 256, 0, 0), ("one token", 1, 0, CONTEXT)]
-    if model.adapter is not None:
-        found += [(f"one token and {w} span rows", 1, w, CONTEXT) for w in range(1, len(agreement(model)) + 1)]
-    return found
+def spans(widest: int) -> list[SpanRows]:
+    """What may be chosen: none first, for where span rows cost more than they bring."""
+    some = [SpanRows(w, o) for w in range(1, widest + 1) for o in range(1, min(w + 1, MOST_OUTCOMES) + 1)]
+    return [SpanRows(widest, 0), *some]
+
+
+def plain_kind(span: SpanRows) -> Kind:
+    """A forward without drafts: its check has one outcome."""
+    return Kind(1, span=SpanRows(span.places)) if span.outcomes else Kind(1)
+
+
+def checking_kind(span: SpanRows) -> Kind:
+    """A forward with as many drafts as a window has places."""
+    return Kind(1, drafts=span.places, span=span) if span.outcomes else Kind(1)
+
+
+def kinds(widest: int) -> list[Kind]:
+    """The forwards that are timed."""
+    pairs = [(plain_kind(span), checking_kind(span)) for span in spans(widest)]
+    return [Kind(CONTEXT, 0), *dict.fromkeys([plain for plain, _ in pairs] + [checking for _, checking in pairs])]
 
 
 def sizes_of(model: Model) -> Sizes:
@@ -110,23 +167,27 @@ def agreement(model: Model) -> Sequence[float]:
     return known or AGREES[:DEFAULT_SPAN_ROWS]
 
 
-def _measure(model: Model, name: str, rows: int, span_rows: int, context: int, cost: Cost, machine: Rates) -> Measured:
-    ids = [7 + i * 31 % 5000 for i in range(context + rows)]
+def _measure(model: Model, kind: Kind, machine: Rates) -> Measured:
+    context, chain, span = kind.context, kind.tokens + kind.drafts, kind.span
+    ids = [7 + i * 31 % 5000 for i in range(context + chain)]
     session = model.session()
     if context:
         session.step(ids[:context], (), (), (), 0, [None])
         session.keep(context)
-    window, anchors = [None] * span_rows, (0,) if span_rows else ()
+    fresh, drafts = ids[context : context + kind.tokens], ids[context + kind.tokens :]
+    window, anchors = [None] * span.places, range(span.outcomes if span.places else 0)
     times = []
-    for _ in range(REPEATS if rows == 1 else 3):
+    for _ in range(REPEATS if context else 3):
         session = session if context else model.session()
         began = time.perf_counter()
-        session.step(ids[context:], (), window, anchors, 0, [None])
+        session.step(fresh, drafts, window, anchors, 0, [None] * (kind.drafts + 1))
         times.append(time.perf_counter() - began)
-    return Measured(
-        name, rows, span_rows, context, cost.bytes, cost.operations, cost.floor(machine),
-        statistics.median(times), cost.bound(machine),
+    rows = span.places * len(anchors)
+    cost = forward_cost(
+        sizes_of(model), chain, rows, context, guesses=kind.drafts + 1, formats=formats_of(model)
     )  # fmt: skip
+    seconds, floor = statistics.median(times), cost.floor(machine)
+    return Measured(kind.name, kind, cost.bytes, cost.operations, floor, seconds, cost.bound(machine))
 
 
 # ---- kept
@@ -148,17 +209,18 @@ def save_plan(plan: Plan, file: Path) -> None:
     os.replace(part, file)
 
 
-def span_rows(model: Model) -> int:
-    """The width of a model's window: what an earlier plan chose for it here, or the default."""
+def span_rows(model: Model) -> SpanRows:
+    """A model's span rows: what an earlier plan chose for it here, or the default."""
     if model.adapter is None:
-        return 0
-    return (planned_window(model) if model.engine else None) or min(DEFAULT_SPAN_ROWS, len(agreement(model)))
+        return NO_SPAN
+    planned = planned_span(model) if model.engine else None
+    return SpanRows(min(DEFAULT_SPAN_ROWS, len(agreement(model)))) if planned is None else planned
 
 
-def planned_window(model: Model) -> int | None:
-    """The window that an earlier plan chose for this model here."""
+def planned_span(model: Model) -> SpanRows | None:
+    """The span rows that an earlier plan chose for this model here."""
     try:
-        window = json.loads(plan_file(model).read_text(encoding="utf8"))["window"]
+        span = SpanRows(**json.loads(plan_file(model).read_text(encoding="utf8"))["span"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return window if isinstance(window, int) and 1 <= window <= len(agreement(model)) else None
+    return span if span in spans(len(agreement(model))) else None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffcode.kernels import dispatch
@@ -68,11 +69,11 @@ class Ahead:
 
     def __init__(self, stepper: Stepper, ask: Ask, fills: int = 1, places: int = 1024):
         self._stepper, self._ask, self._key = stepper, ask, object()
-        anchors = ask.anchors if ask.window else 0
-        self._rows = ask.chain + anchors * ask.window
+        self._anchors = (ask.anchors if ask.policy == "verified" else 1) if ask.window else 0
+        self._rows = ask.chain + self._anchors * ask.window
         longest = places + ask.max_tokens + self._rows
         self._layout = Layout(
-            fills * ask.chain, fills * anchors, ask.window, fills * ask.chain,
+            fills * ask.chain, fills * self._anchors, ask.window, fills * ask.chain,
             max(FEWEST_PLACES, 1 << (longest - 1).bit_length()), ask.base_favour, ask.span_favour,
         )  # fmt: skip
         vocabulary = len(stepper.weights.head.weight_ED)
@@ -142,7 +143,9 @@ class Ahead:
 
     def _step(self) -> None:
         state, layout, stepper = self.state, self._layout, self._stepper
-        anchor_BA = anchors_of(state.drafts_B, layout.windows // len(state.start_B))
+        anchor_BA = state.drafts_B[:, None][:, : self._anchors]
+        if self._ask.policy == "verified":
+            anchor_BA = anchors_of(state.drafts_B, self._drafts(state).probability, self._anchors)
         table, base_BM = table_of(state, anchor_BA, self._ask.window)
         said = forward(stepper.weights, stepper.arena.caches, table, layout)
         new = advanced(state, self._decided(state, said, base_BM, anchor_BA))
@@ -151,14 +154,7 @@ class Ahead:
 
     def _decided(self, state: State, said: Said, base_BM: Tensor, anchor_BA: Tensor) -> Committed:
         """`base_BM`: the headed row that says what the base puts behind each number of drafts."""
-        ask, fills = self._ask, len(state.start_B)
-        at_N = torch.arange(ask.window, device=base_BM.device)
-        behind_BN = (state.fresh_B[:, None] + at_N).clamp_max(ask.chain - 1)
-        none_BN = at_N >= state.drafts_B[:, None]
-        draft = Placed(
-            state.chain_BC.gather(1, behind_BN).masked_fill(none_BN, MASKED),
-            state.chain_p_BC.gather(1, behind_BN).masked_fill(none_BN, 0),
-        )
+        ask, fills, draft = self._ask, len(state.start_B), self._drafts(state)
         base = Placed(said.base.token_R[base_BM], said.base.probability_R[base_BM])
         if not anchor_BA.shape[1]:  # `commit` wants one anchor, though nobody stands there
             anchor_BA = state.drafts_B[:, None]
@@ -168,17 +164,34 @@ class Ahead:
         bound_B = torch.full((fills,), ask.bound, dtype=torch.float64, device=base_BM.device)
         return dispatch.commit(ask.policy, seen, bound_B, state.left_B, self._ends_V)
 
+    def _drafts(self, state: State) -> Placed:
+        """The chain's places behind those that join the context, [B, N]."""
+        at_N = torch.arange(self._ask.window, device=state.drafts_B.device)
+        behind_BN = (state.fresh_B[:, None] + at_N).clamp_max(self._ask.chain - 1)
+        none_BN = at_N >= state.drafts_B[:, None]
+        return Placed(
+            state.chain_BC.gather(1, behind_BN).masked_fill(none_BN, MASKED),
+            state.chain_p_BC.gather(1, behind_BN).masked_fill(none_BN, 0),
+        )
+
 
 def _guesses(span: HeadRows, shape: tuple[int, int, int]) -> Guesses:
     columns = (span.token_R, span.probability_R, span.margin_R, span.entropy_R)
     return Guesses(*(column.view(shape).contiguous() for column in columns))
 
 
-def anchors_of(drafts_B: Tensor, anchors: int) -> Tensor:
-    """Behind how many drafts windows stand, [B, A]: 0, 1, ... and the last one; MASKED where there are fewer."""
-    at_A = torch.arange(anchors, device=drafts_B.device)
-    early_BA = torch.where(at_A < drafts_B[:, None], at_A, MASKED)
-    return torch.where(at_A == anchors - 1, drafts_B[:, None], early_BA)
+def anchors_of(drafts_B: Tensor, chance_BN: Tensor, anchors: int) -> Tensor:
+    """Behind how many drafts windows stand, [B, A]: `diffcode.drafts.likeliest_outcomes`; MASKED where there are fewer.
+
+    `chance_BN`: that a draft is right where all before it were.
+    """
+    is_BN = torch.arange(chance_BN.shape[1], device=drafts_B.device) < drafts_B[:, None]
+    chance_BN = chance_BN.double().where(is_BN, 0)
+    run_BM = F.pad(chance_BN.cumprod(1), (1, 0), value=1.0)  # all drafts before were right
+    outcome_BM = run_BM * (1 - F.pad(chance_BN, (0, 1)))
+    order_BM = torch.sort(outcome_BM, dim=1, descending=True, stable=True).indices
+    order_BM = order_BM.masked_fill(order_BM > drafts_B[:, None], MASKED)
+    return F.pad(order_BM, (0, max(0, anchors - order_BM.shape[1])), value=MASKED)[:, :anchors]
 
 
 def table_of(state: State, anchor_BA: Tensor, window: int) -> tuple[Table, Tensor]:

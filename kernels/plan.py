@@ -100,18 +100,44 @@ def forward_cost(
     return Cost(formats.weight_bytes(weights) + batch * cache, 2 * batch * (products + attention))
 
 
-def tokens_a_forward(agrees: Sequence[float], window: int) -> float:
-    """Expected tokens of a checked forward: the base's own one, and each draft for as long as none was refused.
+@dataclass(frozen=True, slots=True)
+class SpanRows:
+    """The span rows of a forward: a window of so many places behind each of so many outcomes of the drafts' check.
 
-    `agrees[d]`: share of the drafts at distance d + 1 that the base confirms where all before were.
+    No outcomes: none, where they cost more than they bring. No places: there is no adapter.
     """
-    expected, run = 1.0, 1.0
-    for share in agrees[:window]:
+
+    places: int
+    outcomes: int = 1
+
+
+NO_SPAN = SpanRows(0, 0)  # of a model without an adapter
+
+
+def pace(agrees: Sequence[float], span: SpanRows) -> tuple[float, float]:
+    """(share of the forwards that have drafts to check, tokens a forward) of `verified` in the long run.
+
+    `agrees[d]`: share of the drafts at distance d + 1 that the base confirms where all before were. A forward has
+    drafts if the one before it had a window behind what its check kept; one without drafts always has. The windows
+    stand behind the likeliest outcomes.
+    """
+    shares, run, drafts = [], 1.0, 0.0
+    for share in agrees[: span.places]:
+        shares.append(run * (1 - share))
         run *= share
-        expected += run
-    return expected
+        drafts += run
+    ready = sum(sorted((*shares, run), reverse=True)[: span.outcomes])
+    checked = 1 / (2 - min(ready, 1.0)) if span.outcomes else 0.0
+    return checked, 1 + checked * drafts
 
 
-def choose_window(seconds: Mapping[int, float], agrees: Sequence[float]) -> int:
-    """The number of span rows with most tokens a second; `seconds` of a forward by that number."""
-    return max(seconds, key=lambda window: tokens_a_forward(agrees, window) / seconds[window])
+def choose_span(seconds: Mapping[SpanRows, tuple[float, float]], agrees: Sequence[float]) -> SpanRows:
+    """The span rows with most tokens a second; `seconds` of a forward without drafts, and of one that checks as many
+    as a window has places."""
+    return max(seconds, key=lambda span: tokens_a_second(agrees, span, *seconds[span]))
+
+
+def tokens_a_second(agrees: Sequence[float], span: SpanRows, plain: float, checking: float) -> float:
+    """`plain` and `checking` as in `choose_span`."""
+    checked, tokens = pace(agrees, span)
+    return tokens / (checked * checking + (1 - checked) * plain)

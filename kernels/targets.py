@@ -7,7 +7,7 @@ to launch kernels is not in it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from diffcode.kernels.plan import BF16, Rates, Sizes, forward_cost, tokens_a_forward
+from diffcode.kernels.plan import BF16, Rates, Sizes, SpanRows, forward_cost, pace
 from diffcode.kernels.tiles import TILES, for_rows
 
 # The models' own config.json, as published.
@@ -114,7 +114,7 @@ def forecast(target: Target, sizes: Sizes, agrees: Sequence[float], context: int
     cost = forward_cost(sizes, 1, window, context, batch=batch, formats=BF16)
     plain = forward_cost(sizes, 1, 0, context, batch=batch, formats=BF16).floor(target.rates)
     floor = cost.floor(target.rates)
-    tokens = tokens_a_forward(agrees, window)
+    _, tokens = pace(agrees, SpanRows(window))
     return Forecast(
         batch, window, batch * (1 + window), cost.bytes, cost.operations, cost.bound(target.rates), floor,
         batch * tokens / floor, tokens * plain / floor,

@@ -12,6 +12,7 @@ from diffcode.engine import Model
 from diffcode.fused import step_weights
 from diffcode.kernels.ahead import Ahead, Ask
 from diffcode.kernels.graphs import Graphs
+from diffcode.kernels.plan import SpanRows
 from diffcode.kernels.stepper import Stepper
 from diffcode.stops import StopRule
 from tests import tiny
@@ -49,7 +50,7 @@ def denoised(model: Model, context: tuple[int, ...], policy: str, tokens: int = 
     session = model.session()
     options = DenoiseOptions(policy, BOUNDS[policy], tokens, ngrams=0, **more)
     problem = Problem(context, b"", StopRule("", (), False, False, ""))
-    loop = denoise(session, problem, options, model.tokens, WINDOW)
+    loop = denoise(session, problem, options, model.tokens, SpanRows(WINDOW))
     try:
         while True:
             next(loop)

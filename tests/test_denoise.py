@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcode.config import DenoiseOptions
-from diffcode.denoise import Denoised, Problem, denoise
+from diffcode.denoise import Denoised, Problem, Run, denoise
 from diffcode.errors import Cancelled
+from diffcode.kernels.plan import NO_SPAN, SpanRows
 from diffcode.policies import POLICIES, Guess
 from diffcode.stops import StopRule
 
@@ -47,8 +48,9 @@ class FakeSession:
     It keeps the books of a real session: what is in the context, what the last forward added, what may be kept.
     """
 
-    def __init__(self, seed: int, skill: float, alphabet: Sequence[int]):
+    def __init__(self, seed: int, skill: float, alphabet: Sequence[int], least: float = 0.0):
         self.seed, self.skill, self.alphabet = seed, skill, alphabet
+        self.least = least  # probability that a span row claims
         self.rng = random.Random(seed)
         self.context: list[int] = []
         self.sent: list[int] = []
@@ -79,7 +81,8 @@ class FakeSession:
         for place in [*window]:
             seen = [*seen, place if place is not None else self.next_token(seen)]
             token = self.next_token(seen) if self.rng.random() < self.skill else self.rng.choice(self.alphabet)
-            guesses.append(Guess(token, self.rng.random(), self.rng.random(), self.rng.random(), "span"))
+            sure = self.rng.uniform(self.least, 1)
+            guesses.append(Guess(token, sure, self.rng.random(), self.rng.random(), "span"))
         return tuple(guesses)
 
     def keep(self, rows: int) -> None:
@@ -96,9 +99,11 @@ def finish(loop: typing.Generator[object, None, Denoised]) -> Denoised:
             return end.value
 
 
-def run(options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None) -> Denoised:
+def run(
+    options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None, least: float = 0.0
+) -> Denoised:
     alphabet = [*range(97, 103), 10, 257, 258, END]
-    session = FakeSession(seed, skill, alphabet)
+    session = FakeSession(seed, skill, alphabet, least)
     problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft))
     return finish(denoise(session, problem, options, ByteTokens()))  # type: ignore[arg-type]
 
@@ -159,12 +164,32 @@ def test_a_right_warm_start_is_confirmed_by_one_forward():
     assert warm.forwards == 1
 
 
+def tokens_a_forward(skill: float, least: float, **more: typing.Any) -> float:
+    options = DenoiseOptions("verified", threshold=0, max_tokens=40, **more)
+    found = [run(options, seed, skill, least=least) for seed in range(60)]
+    return sum(len(f.tokens) for f in found) / sum(f.forwards for f in found)
+
+
 def test_perfect_drafts_save_forwards():
-    tokens, forwards = 0, 0
-    for seed in range(40):
-        found = run(DenoiseOptions("verified", threshold=0, max_tokens=40), seed, 1.0)
-        tokens, forwards = tokens + len(found.tokens), forwards + found.forwards
-    assert tokens / forwards > 2.5, "four right drafts a forward must show"
+    assert tokens_a_forward(1.0, 0.9) > 2.5, "four right drafts a forward must show"
+
+
+def test_guesses_for_more_outcomes_save_forwards():
+    found = [tokens_a_forward(0.7, 0.0, max_anchors=anchors) for anchors in (1, 2, 5)]
+    assert found[0] * 1.05 < found[1] < found[2] / 1.05
+
+
+def test_span_rows_stand_where_the_check_will_likely_end():
+    """Drafts of 0.9 and 0.1: the first is right and the second is not."""
+    guesses = [Guess(97, p, origin="span") for p in (0.9, 0.1, 0.9)]
+    loop = Run(Problem((1,), b"", StopRule("")), DenoiseOptions("verified", max_anchors=1), ByteTokens(), SpanRows(4))
+    loop.drafts = tuple(guesses)
+    assert loop.anchors() == (1,)
+    loop.drafts = tuple(Guess(97, 0.0, origin="given") for _ in range(8))
+    assert loop.anchors() == (8,)
+    loop = Run(Problem((1,), b"", StopRule("")), DenoiseOptions("edit", max_anchors=3), ByteTokens(), SpanRows(4))
+    loop.drafts = tuple(guesses)
+    assert loop.anchors() == (3,), "edit decides behind all of them"
 
 
 def test_islands_are_committed_before_the_places_left_of_them():
@@ -187,7 +212,7 @@ def test_cancelled_between_steps():
 
     session = FakeSession(1, 0.5, [97, 98])
     loop = denoise(
-        session, Problem((1, 2), b"", StopRule("")), DenoiseOptions("leftmost"), ByteTokens(), True, cancelled
+        session, Problem((1, 2), b"", StopRule("")), DenoiseOptions("leftmost"), ByteTokens(), SpanRows(4), cancelled
     )  # type: ignore[arg-type]
     with pytest.raises(Cancelled):
         list(loop)
@@ -228,7 +253,7 @@ class Unsure(FakeSession):
 )
 def test_a_hole_stays_empty_only_if_the_model_is_sure(policy, certainty, text, tokens, forwards):
     session = Unsure(certainty)
-    loop = denoise(session, Problem((1, 2, 3), b"", StopRule("")), DenoiseOptions(policy), ByteTokens(), False)  # type: ignore[arg-type]
+    loop = denoise(session, Problem((1, 2, 3), b"", StopRule("")), DenoiseOptions(policy), ByteTokens(), NO_SPAN)  # type: ignore[arg-type]
     found = finish(loop)
     assert (found.text, found.tokens, found.forwards, found.finished) == (text, tokens, forwards, "eos")
     assert session.context == [1, 2, 3, *tokens[:-1]], "every row is in the context once"
@@ -254,6 +279,6 @@ class Hasty(FakeSession):
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_drafted_end_does_not_leave_the_hole_empty_either(policy):
     problem = Problem((1, 2, 3), b"a", StopRule(""))
-    loop = denoise(Hasty(0, 1.0, [END]), problem, DenoiseOptions(policy), ByteTokens(), 4)  # type: ignore[arg-type]
+    loop = denoise(Hasty(0, 1.0, [END]), problem, DenoiseOptions(policy), ByteTokens(), SpanRows(4))  # type: ignore[arg-type]
     found = finish(loop)
     assert (found.text, found.tokens) == ("x", (97, 120, END))

@@ -1,12 +1,14 @@
 """Drafts from earlier matches, against a search through all that was said."""
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffcode.drafts import LONGEST, SHORTEST, NGrams
+from diffcode.drafts import LONGEST, SHORTEST, NGrams, likeliest_outcomes
 
 few = st.integers(0, 3)  # so few tokens that runs repeat
 chunks = st.lists(st.lists(few, max_size=12), max_size=5)
@@ -75,3 +77,17 @@ def test_the_tentative_tokens_are_not_remembered():
     assert index.follow([5]) is None
     index.extend([1])
     assert index.follow([2]) == 3
+
+
+@given(chances=st.lists(st.floats(0, 1), max_size=5), count=st.integers(1, 7))
+def test_the_likeliest_numbers_of_right_drafts(chances: list[float], count: int):
+    """Against the sum over every pattern of right and wrong drafts."""
+    shares = [0.0] * (len(chances) + 1)
+    for pattern in itertools.product([True, False], repeat=len(chances)):
+        share = math.prod(c if right else 1 - c for c, right in zip(chances, pattern, strict=True))
+        shares[[*pattern, False].index(False)] += share
+    found = likeliest_outcomes(chances, count)
+    assert len(found) == min(count, len(shares)) == len(set(found))
+    assert list(found) == sorted(found)
+    left = [share for kept, share in enumerate(shares) if kept not in found]
+    assert max(left, default=0) <= min(shares[kept] for kept in found) + 1e-9

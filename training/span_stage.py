@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffcode.adapter import SpanAdapter
 from diffcode.config import DEFAULT_THRESHOLDS
+from diffcode.drafts import likeliest_outcomes
 from diffcode.errors import UnreadableFile
 from diffcode.kernels import reference as ops
 from diffcode.training.decoder import CausalAttention, Decoder, SpanAttention, Whole
@@ -141,7 +142,7 @@ class SpanStage:
             raise UnreadableFile("every held-out middle is empty: take more of them, --set validation_texts=96")
         judged = _Judged(*map(torch.cat, zip(*world.shared(texts, self._judge), strict=True)))
         middles = [len(text.spans) for text in texts]
-        found = {"measure": tokens_a_forward(judged.agrees_SW, judged.sure_SW, middles)}
+        found = {"measure": tokens_a_forward(judged.agrees_SW, judged.chance_SW, middles)}
         found["tokens_a_forward"] = found["measure"]
         for w in range(self.options.window):
             here = judged.alive_SW[:, w]
@@ -156,14 +157,13 @@ class SpanStage:
         for first in range(0, len(texts), 16):
             part = texts[first : first + 16]
             scored = self._score(part)
-            sure_R = scored.top_R >= DEFAULT_THRESHOLDS["verified"]
-            columns = (scored.agrees_R, scored.right_R, scored.nll_R, sure_R)
+            columns = (scored.agrees_R, scored.right_R, scored.nll_R, scored.top_R)
             counts = [len(text.spans) for text in part]
             split = [column_R.view(-1, window).cpu().split(counts) for column_R in columns]
-            for text, agrees, right, nll, sure in zip(part, *split, strict=True):
+            for text, agrees, right, nll, chance in zip(part, *split, strict=True):
                 alive = [[s.start + w + 1 < len(text.ids) for w in range(window)] for s in text.spans]
                 known = self._number_of[torch.tensor([s.targets for s in text.spans])].cpu() >= 0
-                found.append(_Judged(agrees, right, nll, sure, torch.tensor(alive), known))
+                found.append(_Judged(agrees, right, nll, chance, torch.tensor(alive), known))
         return found
 
     def save(self, folder: Path, note: Mapping[str, object], tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -183,7 +183,7 @@ class _Judged(NamedTuple):
     agrees_SW: Tensor
     right_SW: Tensor
     nll_SW: Tensor
-    sure_SW: Tensor
+    chance_SW: Tensor
     alive_SW: Tensor  # the place is not behind the end of the text
     known_SW: Tensor  # its token is among the kept ones
 
@@ -217,25 +217,28 @@ def _flat(texts: Sequence[Text], device: torch.device) -> _Flat:
     return _Flat(target_R, previous_R, torch.tensor(weights, device=device), teacher_R)
 
 
-def tokens_a_forward(agrees_SW: Tensor, sure_SW: Tensor, middles: Sequence[int]) -> float:
-    """Tokens a forward of `verified` on these middles, n-grams aside.
+def tokens_a_forward(agrees_SW: Tensor, chance_SW: Tensor, middles: Sequence[int]) -> float:
+    """Tokens a forward of `verified` on these middles, n-grams aside, with span rows for one outcome of the check.
 
-    `agrees_SW[s, w]`: the row w places behind start s drafts what the base would say there; `sure_SW`: it is sure
-    enough to be proposed. A middle of n + 1 tokens has n starts. Drafts behind a refused one are lost, and so is a
-    forward, for no span rows stood where it was refused.
+    `agrees_SW[s, w]`: the row w places behind start s drafts what the base would say there; `chance_SW`: its
+    confidence. A middle of n + 1 tokens has n starts. Drafts behind a refused one are lost, and so is a forward where
+    no span rows stood behind what was kept.
     """
     forwards = tokens = first = 0
+    sure_SW = chance_SW >= DEFAULT_THRESHOLDS["verified"]
     proposed_S = sure_SW.long().cumprod(1).sum(1)
     kept_S = torch.minimum(agrees_SW.long().cumprod(1).sum(1), proposed_S)
     for n in middles:
-        proposed, kept = proposed_S[first : first + n].tolist(), kept_S[first : first + n].tolist()
+        here = slice(first, first + n)
+        proposed, kept, chances = proposed_S[here].tolist(), kept_S[here].tolist(), chance_SW[here].tolist()
         decided, start = 0, -1  # places decided, and the start that drafts come from; -1: there are none
         while decided <= n:
             forwards += 1
             drafts = min(proposed[start], n - start) if start >= 0 else 0
             agreed = min(kept[start], drafts) if drafts else 0
+            (stands,) = likeliest_outcomes(chances[start][:drafts] if drafts else (), 1)
             decided += agreed + 1
-            start = decided - 1 if agreed == drafts and decided <= n else -1
+            start = decided - 1 if agreed == stands and decided <= n else -1
         tokens += n + 1
         first += n
     return tokens / forwards

@@ -13,6 +13,8 @@
 namespace diffcode {
 namespace avx2 {
 
+constexpr int kAhead = 1024;  // bytes
+
 // Four inputs of eight outputs as bytes [8][4]; under 8 bits two such fours at once, for a byte holds one of each.
 template <int BITS>
 struct Fours {
@@ -55,87 +57,117 @@ inline __m256 scales_at(const uint16_t* from) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
+// Weights are read once; the processor's own prefetch stops at the end of a page.
+inline void ahead(const uint8_t* from) {
+  _mm_prefetch(reinterpret_cast<const char*>(from) + kAhead, _MM_HINT_T0);
+}
+
 // GCC would rather add into fresh registers, and spill the sums.
 inline void add32(__m256i& sum, __m256i more) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more)); }
 inline void add16(__m256i& sum, __m256i more) { asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more)); }
 
-// Eight outputs of R rows of a tile of MR rows, `x` pointing to the first: a group's products, as integers.
-template <int MR, int R, int BITS>
-inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m256i (&totals)[R]) {
+// P times eight outputs of R rows of a tile of MR rows, `x` pointing to the first: a group's products, as integers.
+template <int MR, int R, int P, int BITS>
+inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m256i (&totals)[P][R]) {
   const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 4
+  for (int p = 0; p < P; p++) {
 #pragma GCC unroll 6
-  for (int r = 0; r < R; r++) totals[r] = _mm256_setzero_si256();
+    for (int r = 0; r < R; r++) totals[p][r] = _mm256_setzero_si256();
+  }
   if constexpr (BITS == 8) {
     // The sign of a weight goes to the row's byte: 127 * 127 * 2 is below 2^15, 255 * 127 * 2 would not be.
     const __m256i middle = _mm256_set1_epi8(-128);
     for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += MR * 4) {
-      const __m256i weights = _mm256_xor_si256(Fours<8>(w, part).weights[0], middle), sizes = _mm256_abs_epi8(weights);
+      ahead(w);
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p++) {
+        const __m256i weights = _mm256_xor_si256(Fours<8>(w, part + p).weights[0], middle);
+        const __m256i sizes = _mm256_abs_epi8(weights);
 #pragma GCC unroll 6
-      for (int r = 0; r < R; r++) {
-        const __m256i bytes = _mm256_sign_epi8(four_of(x + r * 4), weights);
-        add32(totals[r], _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, bytes), ones));
+        for (int r = 0; r < R; r++) {
+          const __m256i bytes = _mm256_sign_epi8(four_of(x + r * 4), weights);
+          add32(totals[p][r], _mm256_madd_epi16(_mm256_maddubs_epi16(sizes, bytes), ones));
+        }
       }
     }
   } else {
     // Sums of so many products of two bytes each stay below 2^15: 31 * 127 * 2 * 4, 15 * 127 * 2 * 8.
     constexpr int kFit = BITS == 5 ? 4 : 8;
     for (int from = 0; from < quads; from += kFit) {
-      __m256i dots[R];
+      __m256i dots[P][R];
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p++) {
 #pragma GCC unroll 6
-      for (int r = 0; r < R; r++) dots[r] = _mm256_setzero_si256();
-      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes) {
-        const Fours<BITS> fours(w, part);
+        for (int r = 0; r < R; r++) dots[p][r] = _mm256_setzero_si256();
+      }
+      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes, x += MR * 8) {
+        ahead(w);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; p++) {
+          const Fours<BITS> fours(w, part + p);
 #pragma GCC unroll 2
-        for (int i = 0; i < 2; i++, x += MR * 4) {
+          for (int i = 0; i < 2; i++) {
 #pragma GCC unroll 6
-          for (int r = 0; r < R; r++) add16(dots[r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + r * 4)));
+            for (int r = 0; r < R; r++)
+              add16(dots[p][r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + (i * MR + r) * 4)));
+          }
         }
       }
+#pragma GCC unroll 4
+      for (int p = 0; p < P; p++) {
 #pragma GCC unroll 6
-      for (int r = 0; r < R; r++) add32(totals[r], _mm256_madd_epi16(dots[r], ones));
+        for (int r = 0; r < R; r++) add32(totals[p][r], _mm256_madd_epi16(dots[p][r], ones));
+      }
     }
   }
 }
 
-// Rows `begin` to `begin + R` of a tile of MR rows, eight outputs at a time.
-template <int MR, int R, int BITS>
+// Rows `begin` to `begin + R` of a tile of MR rows, P times eight outputs at a time.
+template <int MR, int R, int P, int BITS>
 inline void some(const Linear& linear, const Rows& rows, int row, int begin, int block, float* y, size_t stride, bool add) {
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
   const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = linear.block_bytes() / groups;
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + begin * 4;
-  for (int part = 0; part < kBlock / 8; part++) {
+  for (int part = 0; part < kBlock / 8; part += P) {
     const uint8_t* w = linear.weights + block * linear.block_bytes();
     const uint16_t* scales = linear.scales + first * groups + part * 8;
-    __m256 sums[R];
-    for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_ps();
+    __m256 sums[P][R];
+    for (int p = 0; p < P; p++)
+      for (int r = 0; r < R; r++) sums[p][r] = _mm256_setzero_ps();
     for (int g = 0; g < groups; g++) {
-      __m256i totals[R];
-      products<MR, R, BITS>(w + g * group_bytes, x + static_cast<size_t>(g) * quads * MR * 4, quads, part, totals);
-      const __m256 scale = scales_at(scales + g * kBlock);
+      __m256i totals[P][R];
+      products<MR, R, P, BITS>(w + g * group_bytes, x + static_cast<size_t>(g) * quads * MR * 4, quads, part, totals);
       for (int r = 0; r < R; r++) {
         const size_t at = static_cast<size_t>(row + begin + r) * groups + g;
         const int32_t zeros = BITS == 8 ? 0 : rows.sums[at] * linear.zero();  // weights of 8 bits have their signs again
-        const __m256i total = _mm256_sub_epi32(totals[r], _mm256_set1_epi32(zeros));
-        const __m256 both = _mm256_mul_ps(scale, _mm256_set1_ps(rows.scales[at]));
-        sums[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, sums[r]);
+        for (int p = 0; p < P; p++) {
+          const __m256i total = _mm256_sub_epi32(totals[p][r], _mm256_set1_epi32(zeros));
+          const __m256 both = _mm256_mul_ps(scales_at(scales + g * kBlock + p * 8), _mm256_set1_ps(rows.scales[at]));
+          sums[p][r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, sums[p][r]);
+        }
       }
     }
     for (int r = 0; r < R; r++) {
-      float* to = y + (row + begin + r) * stride + first + part * 8;
-      __m256 value = sums[r];
-      if (linear.bias != nullptr) value = _mm256_add_ps(value, _mm256_loadu_ps(linear.bias + first + part * 8));
-      if (add) value = _mm256_add_ps(value, _mm256_loadu_ps(to));
-      _mm256_storeu_ps(to, value);
+      for (int p = 0; p < P; p++) {
+        float* to = y + (row + begin + r) * stride + first + (part + p) * 8;
+        __m256 value = sums[p][r];
+        if (linear.bias != nullptr) value = _mm256_add_ps(value, _mm256_loadu_ps(linear.bias + first + (part + p) * 8));
+        if (add) value = _mm256_add_ps(value, _mm256_loadu_ps(to));
+        _mm256_storeu_ps(to, value);
+      }
     }
   }
 }
 
-// As many rows at once as 16 registers hold.
+// As many rows at once as 16 registers hold; of few rows all outputs of a block, which is read in one go then.
 template <int MR, int BITS>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
-  constexpr int kRows = 6, kWhole = MR / kRows * kRows;
-  for (int begin = 0; begin < kWhole; begin += kRows) some<MR, kRows, BITS>(linear, rows, row, begin, block, y, stride, add);
-  if constexpr (MR > kWhole) some<MR, MR - kWhole, BITS>(linear, rows, row, kWhole, block, y, stride, add);
+  constexpr int kRows = 6, kWhole = MR / kRows * kRows, kRest = MR - kWhole;
+  constexpr int kParts = MR <= 2 ? 4 : MR <= (BITS == 8 ? 5 : 3) ? 2 : 1;
+  for (int begin = 0; begin < kWhole; begin += kRows)
+    some<MR, kRows, 1, BITS>(linear, rows, row, begin, block, y, stride, add);
+  if constexpr (kRest > 0) some<MR, kRest, kParts, BITS>(linear, rows, row, kWhole, block, y, stride, add);
 }
 
 int64_t spin(int rounds) {

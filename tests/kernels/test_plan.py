@@ -1,12 +1,16 @@
 """Costs, floors, and the choice of a window."""
 
+import math
+import random
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcode.kernels.plan import Rates, Sizes, choose_window, forward_cost, tokens_a_forward
+from diffcode.kernels.plan import Rates, Sizes, SpanRows, choose_span, forward_cost, pace
 
 QWEN = Sizes(24, 896, 14, 2, 64, 4864, 151_936, kept=32_768, rank=32)
+FORWARDS = 20_000
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 
@@ -35,15 +39,44 @@ def test_more_rows_and_more_context_never_cost_less(rows: int, spans: int, conte
         assert more.operations > cost.operations
 
 
-@given(shares, st.integers(0, 8))
-def test_expected_tokens(agrees: list[float], window: int) -> None:
-    found = tokens_a_forward(agrees, window)
-    assert 1 <= found <= 1 + min(window, len(agrees))
-    assert tokens_a_forward(agrees, window + 1) >= found
+@given(shares, st.integers(1, 8), st.integers(0, 9))
+def test_expected_tokens(agrees: list[float], places: int, outcomes: int) -> None:
+    checked, tokens = pace(agrees, SpanRows(places, outcomes))
+    assert 0 <= checked <= 1
+    assert 1 <= tokens <= 1 + min(places, len(agrees))
+    assert pace(agrees, SpanRows(places, outcomes + 1))[1] >= tokens
 
 
-def test_a_window_must_earn_its_time() -> None:
-    assert tokens_a_forward([0.5, 0.5], 2) == 1.75
-    assert choose_window({1: 1.0, 2: 1.0, 3: 1.0}, [0.5] * 3) == 3, "places that cost nothing"
-    assert choose_window({1: 1.0, 2: 2.0, 3: 3.0}, [0.5] * 3) == 1
-    assert choose_window({1: 1.0, 2: 1.1, 3: 1.6}, [0.5] * 3) == 2
+@given(st.lists(st.floats(0.05, 0.95), min_size=1, max_size=4), st.integers(1, 5), st.integers())
+@settings(max_examples=20)
+def test_expected_tokens_are_those_of_many_forwards(agrees: list[float], outcomes: int, seed: int) -> None:
+    rng = random.Random(seed)
+    shares = [math.prod(agrees[:kept]) * (1 - [*agrees, 0][kept]) for kept in range(len(agrees) + 1)]
+    stands = sorted(range(len(shares)), key=lambda kept: -shares[kept])[:outcomes]
+    tokens = checks = 0
+    drafted = False
+    for _ in range(FORWARDS):
+        checks += drafted
+        kept = next(i for i, share in enumerate([*agrees, 0]) if rng.random() >= share) if drafted else 0
+        tokens += kept + 1
+        drafted = kept in stands if drafted else True
+    assert pace(agrees, SpanRows(len(agrees), outcomes)) == pytest.approx(
+        (checks / FORWARDS, tokens / FORWARDS), rel=0.06
+    )
+
+
+def test_all_outcomes_ready() -> None:
+    assert pace([0.5, 0.5], SpanRows(2, 3)) == (1, 1.75)
+    assert pace([0.5, 0.5], SpanRows(2, 1)) == (pytest.approx(2 / 3), 1.5)
+    assert pace([0.5, 0.5], SpanRows(2, 0)) == (0, 1)
+
+
+def test_span_rows_must_earn_their_time() -> None:
+    def chosen(seconds: dict[tuple[int, int], float]) -> tuple[int, int]:
+        found = choose_span({SpanRows(*span): (s, s) for span, s in seconds.items()}, [0.5] * 3)
+        return found.places, found.outcomes
+
+    assert chosen({(3, 0): 1.0, (1, 1): 1.0, (3, 1): 1.0, (3, 4): 1.0}) == (3, 4), "rows that cost nothing"
+    assert chosen({(3, 0): 1.0, (1, 1): 1.2, (3, 1): 2.0, (3, 4): 3.0}) == (1, 1)
+    assert chosen({(3, 0): 1.0, (1, 1): 1.4, (3, 1): 2.0, (3, 4): 3.0}) == (3, 0), "none pays"
+    assert chosen({(3, 0): 1.0, (1, 1): 1.2, (3, 1): 1.2, (3, 4): 2.0}) == (3, 1)

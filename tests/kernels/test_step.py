@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 import steps
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from steps import BOUNDS, TEXT, denoised, load, with_stepper
 
 from diffcode.config import POLICY_NAMES
+from diffcode.drafts import likeliest_outcomes
 from diffcode.engine import Model, TorchSession
 from diffcode.errors import BadOption
 from diffcode.fused import FusedSession, step_weights, stepper_for, trusted
 from diffcode.infill import Infiller
 from diffcode.kernels import dispatch, reference
+from diffcode.kernels.ahead import anchors_of
 from diffcode.kernels.graphs import Graphs
 
 
@@ -151,6 +155,18 @@ def test_windows_behind_several_drafts(anchors: int, plain: Model) -> None:
     assert found.state.steps_B.tolist() == [w.steps for w in wanted]
     by_the_host = [denoised(fused, prompt, "verified", max_anchors=anchors) for prompt in prompts]
     assert [(h.tokens, h.steps) for h in by_the_host] == [(w.tokens, w.steps) for w in wanted]
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 1, width=32), max_size=4), min_size=1, max_size=4),
+    st.integers(1, 6),
+)
+def test_windows_stand_where_the_hosts_would(chances: list[list[float]], anchors: int) -> None:
+    rows = [(row + [0.7] * 4)[:4] for row in chances]  # what stands behind the drafts is of no account
+    found = anchors_of(torch.tensor([len(row) for row in chances]), torch.tensor(rows), anchors)
+    wanted = [likeliest_outcomes(row, anchors) for row in chances]
+    assert [tuple(sorted(a for a in row if a >= 0)) for row in found.tolist()] == wanted
+    assert found.shape == (len(chances), anchors)
 
 
 def test_the_host_may_look_whenever_it_likes(model: Model) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_kit import DENOISING, example, load, span_stage, stir
 
-from diffcode.config import DEFAULT_THRESHOLDS, DenoiseOptions
+from diffcode.config import DenoiseOptions
 from diffcode.denoise import Denoised, Problem, Run, denoise
 from diffcode.engine import Model
 from diffcode.infill import Infiller
+from diffcode.kernels.plan import NO_SPAN
 from diffcode.policies import Guess
 from diffcode.stops import StopRule
 from diffcode.tokens import Tokens
@@ -48,7 +49,7 @@ class Script:
 
     places: int  # tokens without the end
     agrees: Sequence[Sequence[bool]]
-    sure: Sequence[Sequence[bool]]
+    chance: Sequence[Sequence[float]]
     window: int
     read: int = -1  # places in the context; the canvas itself is not one
     sent: list[int] = field(default_factory=list)
@@ -68,7 +69,7 @@ class Script:
         if start >= self.places:
             return Guess(96, 0.0, origin="span")
         right = self.token(start + w + 1) if self.agrees[start][w] else 96
-        return Guess(right, 0.99 if self.sure[start][w] else 0.01, origin="span")
+        return Guess(right, self.chance[start][w], origin="span")
 
     def keep(self, rows: int) -> None:
         assert rows <= len(self.sent)
@@ -93,33 +94,35 @@ def finished(loop: Generator[Run, None, Denoised]) -> Denoised:
 
 
 @st.composite
-def middles(draw: st.DrawFn) -> tuple[int, list[list[list[bool]]], list[list[list[bool]]]]:
-    """(window, agreement, sureness) of one to three middles."""
+def middles(draw: st.DrawFn) -> tuple[int, list[list[list[bool]]], list[list[list[float]]]]:
+    """(window, agreement, confidence) of one to three middles."""
     window = draw(st.integers(1, 6))
     rng, often = draw(st.randoms(use_true_random=False)), draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))
     lengths = draw(st.lists(st.integers(1, 14), min_size=1, max_size=3))
-    found = [[[[rng.random() < often for _ in range(window)] for _ in range(n)] for n in lengths] for _ in range(2)]
-    return window, found[0], found[1]
+    agrees = [[[rng.random() < often for _ in range(window)] for _ in range(n)] for n in lengths]
+    levels = draw(st.sampled_from([(0.01, 0.99), (0.2, 0.3, 0.4, 0.6, 0.9)]))
+    return window, agrees, [[[rng.choice(levels) for _ in range(window)] for _ in range(n)] for n in lengths]
 
 
 @settings(max_examples=200)
 @given(middles())
 def test_tokens_a_forward_are_those_of_the_policy(
-    tokens: Tokens, drawn: tuple[int, list[list[list[bool]]], list[list[list[bool]]]]
+    tokens: Tokens, drawn: tuple[int, list[list[list[bool]]], list[list[list[float]]]]
 ) -> None:
-    window, agrees, sure = drawn
-    scripts = [Script(len(a), a, s, window) for a, s in zip(agrees, sure, strict=True)]
+    window, agrees, chance = drawn
+    scripts = [Script(len(a), a, c, window) for a, c in zip(agrees, chance, strict=True)]
     gold = sum(s.places + 1 for s in scripts) / sum(forwards(s, tokens) for s in scripts)
-    agrees_SW, sure_SW = (torch.tensor([row for middle in part for row in middle]) for part in (agrees, sure))
-    assert tokens_a_forward(agrees_SW, sure_SW, [len(a) for a in agrees]) == pytest.approx(gold)
+    agrees_SW = torch.tensor([row for middle in agrees for row in middle])
+    chance_SW = torch.tensor([row for middle in chance for row in middle], dtype=torch.float64)
+    assert tokens_a_forward(agrees_SW, chance_SW, [len(a) for a in agrees]) == pytest.approx(gold)
 
 
 @pytest.mark.parametrize(("places", "window", "gold"), [(12, 3, 13 / 4), (12, 1, 13 / 7), (1, 4, 1.0), (3, 8, 2.0)])
 def test_perfect_drafts_in_numbers(places: int, window: int, gold: float) -> None:
     """The first forward gives one token, each later one a window and one more."""
     yes = torch.ones(places, window, dtype=torch.bool)
-    assert tokens_a_forward(yes, yes, [places]) == pytest.approx(gold)
-    assert tokens_a_forward(yes, ~yes, [places]) == 1.0
+    assert tokens_a_forward(yes, yes.float(), [places]) == pytest.approx(gold)
+    assert tokens_a_forward(yes, 0 * yes.float(), [places]) == 1.0
 
 
 # ---- stage B
@@ -131,7 +134,7 @@ def test_validation_is_what_the_rows_say(base: Path) -> None:
     stir(stage.parameters(), size=0.4)
     examples = [(i, example(4, 9, length, i)) for i, length in enumerate((7, 2, 1, 12))]
     found = stage.validate(examples)
-    agrees, right, nll, sure, alive, middles = [], [], [], [], [], []
+    agrees, right, nll, chance, alive, middles = [], [], [], [], [], []
     for _, e in examples:
         ids = (*e.context, *e.middle)
         for start in range(len(e.context), len(ids) - 1):
@@ -140,12 +143,12 @@ def test_validation_is_what_the_rows_say(base: Path) -> None:
             agrees.append(scored.agrees_R)
             right.append(scored.right_R)
             nll.append(scored.nll_R)
-            sure.append(scored.top_R >= DEFAULT_THRESHOLDS["verified"])
+            chance.append(scored.top_R)
             alive.append(torch.tensor([start + w + 1 < len(ids) for w in range(3)]))
         if len(e.middle) > 1:
             middles.append(len(e.middle) - 1)
     agrees_SW, alive_SW = torch.stack(agrees), torch.stack(alive)
-    assert found["measure"] == found["tokens_a_forward"] == tokens_a_forward(agrees_SW, torch.stack(sure), middles)
+    assert found["measure"] == found["tokens_a_forward"] == tokens_a_forward(agrees_SW, torch.stack(chance), middles)
     for w in range(3):
         mine = alive_SW[:, w]
         for name, column in (("agrees", agrees_SW), ("right", torch.stack(right)), ("nll", torch.stack(nll))):
@@ -243,7 +246,7 @@ def decoded(infiller: Infiller, context: tuple[int, ...]) -> list[int]:
     """What the loop writes behind a canvas, by `verified`."""
     model = infiller.model
     problem = Problem(context, b"", StopRule(""))
-    loop = denoise(model.session(), problem, DenoiseOptions(max_tokens=12), model.tokens, window=0)
+    loop = denoise(model.session(), problem, DenoiseOptions(max_tokens=12), model.tokens, NO_SPAN)
     return list(finished(loop).tokens)
 
 
