@@ -39,7 +39,7 @@ class SpanFill:
     forwards: int
     seconds: float
     context_seconds: float  # reading the context, part of `seconds`
-    finished: str  # "eos", "stop", "line", "suffix" or "budget"
+    finished: str  # "eos", "stop", "line", "block", "suffix" or "budget"
     drafts: Drafts
 
 
@@ -224,7 +224,7 @@ class _Filling:
 
     def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
         model, options = self.model, self.options
-        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line, block.head)
+        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line, block.head, one_block=True)
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
         flag = getattr(self.cancelled, "flag", None)
         # Where nothing follows, nothing says that the hole ends here rather than later: there the model ends too early.

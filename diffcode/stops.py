@@ -1,4 +1,5 @@
-"""Where a fill ends: stop strings, the line's end, and the point from which it would repeat what follows the hole.
+"""Where a fill ends: stop strings, the line's end, its block's end where nothing follows the hole, and the point from
+which it would repeat what does follow.
 
 The cut at the suffix is a safety net for models that do not know where a hole ends: they close the caller's bracket,
 write the rest of his line, or go on with his next lines.
@@ -6,6 +7,8 @@ write the rest of his line, or go on with his next lines.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from diffcode.blocks import block_end
 
 OPENERS, CLOSERS = "([{", ")]}"
 # Visible characters that make a repetition no accident: at the end of a line, within it, of whole lines while the model
@@ -15,7 +18,7 @@ LITTLE_INK, SOME_INK, MUCH_INK = 1, 3, 12
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The fill's final text and why it ends there: "eos", "stop", "line", "suffix" or "budget"."""
+    """The fill's final text and why it ends there: "eos", "stop", "line", "block", "suffix" or "budget"."""
 
     text: str
     reason: str
@@ -30,12 +33,15 @@ class StopRule:
     one_line: bool = False
     inserts_line: bool = False
     head: str = ""  # what stands left of the hole on its line
+    one_block: bool = False  # where nothing follows, the fill ends with the block that it begins
 
     def check(self, text: str) -> Cut | None:
         """The cut, if `text` (the span so far) has reached one. Looked at after every single token."""
         ends = [(text.find(stop) + len(stop), text.find(stop), "stop") for stop in self.stops if stop in text]
         if self.one_line and "\n" in text:
             ends.append((text.find("\n") + 1, text.find("\n") + self.inserts_line, "line"))
+        if (at := self._block_end(text)) is not None:
+            ends.append((at, at, "block"))
         if ends:
             _, at, reason = min(ends)  # the one met first
             return self._trimmed(text[:at], reason)
@@ -44,7 +50,11 @@ class StopRule:
 
     def finish(self, text: str, reason: str) -> Cut:
         """The final text when the model ended by itself ("eos") or ran out of tokens ("budget")."""
-        return self._trimmed(text, reason)
+        at = self._block_end(text)
+        return self._trimmed(text[:at], reason)
+
+    def _block_end(self, text: str) -> int | None:
+        return block_end(self.head, text) if self.one_block and not self.suffix.strip() else None
 
     def _trimmed(self, text: str, reason: str) -> Cut:
         at = self._repeats_from(text, done=True)

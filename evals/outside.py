@@ -180,7 +180,7 @@ class CompletionServer:
         after = apply_edits(text[hole.end :], behind, fills[index + 1 :])
         written, finished, tokens = self._ask(before, after, rules, seed)
         inserts_line, one_line = canvas.extent(text, hole)
-        rule = StopRule(after, rules.stops, one_line, inserts_line, before.rpartition("\n")[2])
+        rule = StopRule(after, rules.stops, one_line, inserts_line, before.rpartition("\n")[2], one_block=True)
         return cut_from_left(rule, written, finished), tokens
 
     def _ask(self, before: str, after: str, rules: Rules, seed: int) -> tuple[str, str, int]:
