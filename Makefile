@@ -53,7 +53,7 @@ tree:
 	done
 
 fuzz: $(INSTALLED_DEV)  ## Send the language server 200,000 frames and 13,000 editing sessions
-	DIFFCODE_FUZZ=1 $(BIN)/python -m pytest tests/lsp/test_fuzz.py tests/lsp/test_text.py
+	DIFFCODE_FUZZ=1 $(BIN)/python -m pytest tests/lsp/test_fuzz.py tests/lsp/test_fuzz_abilities.py tests/lsp/test_text.py
 
 table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the official files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull
