@@ -47,6 +47,9 @@ def test_what_follows_on_the_line_is_replaced_and_not_repeated():
     new, whole = shows(text, text.index("}"), "\n  return 1;\n", language="javascript", uri="file:///a.js")
     assert whole == "function f() {\n  return 1;\n}\n"
     assert new.endswith("}")
+    text = "  g((x) => {});\n"  # the bracket gets its line also where the model has not said so
+    new, whole = shows(text, text.index("}"), "\n    return h(x", language="javascript", uri="file:///a.js")
+    assert whole == "  g((x) => {\n    return h(x)\n  });\n"
     text = "x = f()\n"
     new, whole = shows(text, 6, "a, b)")
     assert (new, whole) == ("a, b", "x = f(a, b)\n")
