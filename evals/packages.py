@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 from rich.console import Console
@@ -31,6 +32,9 @@ FOLDERS_WITHOUT = {"test", "tests", "doc", "docs", "example", "examples", "bench
 WITHOUT = FOLDERS_WITHOUT | {"setup.py", "conftest.py", "_version.py"}
 
 
+Where: TypeAlias = tuple[str, str, int]  # package, file, line
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A hole and what became of it."""
@@ -42,6 +46,10 @@ class Outcome:
     suggested: str | None  # None: the server offered nothing
     passed: bool
     seconds: float  # until the suggestion was there
+
+    @property
+    def where(self) -> Where:
+        return self.package, self.file, self.line
 
     @property
     def exact(self) -> bool:
@@ -71,15 +79,20 @@ class Package:
             return False
         return done.returncode == 0
 
-    def holes(self, rng: random.Random) -> Iterator[tuple[Path, Line]]:
+    def holes(self, rng: random.Random, known: Collection[Where] = ()) -> Iterator[tuple[Path, Line]]:
         """Every line without which the tests fail, in any order, each with its file, which lacks nothing."""
         sources = [(path, path.read_text(encoding="utf8")) for path in self.files()]
-        known = [(path, source, number) for path, source in sources for number in statements(source)]
-        rng.shuffle(known)
-        for path, source, number in known:
+        every = [(path, source, number) for path, source in sources for number in statements(source)]
+        rng.shuffle(every)
+        for path, source, number in every:
             line = without_line(source, number)
+            if self.where(path, line) in known:
+                continue
             if not self.judge(path, line.holding(f"{line.indent}pass")):
                 yield path, line
+
+    def where(self, path: Path, line: Line) -> Where:
+        return self.name, str(path.relative_to(self.root)), line.text.count("\n", 0, line.at) + 1
 
     def judge(self, path: Path, text: str) -> bool:
         """Whether the tests pass with `text` in the file, which is put back."""
@@ -125,11 +138,17 @@ def suggestion(editor: EditorProcess, path: Path, line: Line) -> tuple[str | Non
 @click.option("--holes", type=click.IntRange(min=1), default=40, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the packages and results.jsonl."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the packages and results.jsonl, which is gone on with where it is there.",
 )
 def main(names: tuple[str, ...], holes: int, seed: int, out: Path) -> None:
-    console, rng, outcomes = Console(stderr=True), random.Random(seed), list[Outcome]()
+    console, rng = Console(stderr=True), random.Random(seed)
     out.mkdir(parents=True, exist_ok=True)
+    rows = out / "results.jsonl"
+    known = rows.read_text(encoding="utf8").splitlines() if rows.exists() else []
+    outcomes = [Outcome(**json.loads(row)) for row in known]
     packages = []
     for name in names:
         package = Package(name, out)
@@ -139,27 +158,28 @@ def main(names: tuple[str, ...], holes: int, seed: int, out: Path) -> None:
             console.print(f"{name}: left out, its own tests do not pass here as they are")
     if not packages:
         raise click.ClickException("no package's tests pass here: name others")
-    with EditorProcess() as editor, Progress(console=console) as progress, (out / "results.jsonl").open("w") as file:
-        task = progress.add_task("holes", total=holes)
-        for hole in itertools.islice(in_turn(packages, rng), holes):
+    with EditorProcess() as editor, Progress(console=console) as progress, rows.open("a", encoding="utf8") as file:
+        task = progress.add_task("holes", total=holes, completed=len(outcomes))
+        there = {outcome.where for outcome in outcomes}
+        for hole in itertools.islice(in_turn(packages, rng, there), max(0, holes - len(outcomes))):
             outcomes.append(_outcome(editor, *hole))
             print(json.dumps(asdict(outcomes[-1])), file=file, flush=True)
             progress.advance(task)
     Console(width=None if Console().is_terminal else 110).print(table(outcomes))
 
 
-def in_turn(packages: list[Package], rng: random.Random) -> Iterator[tuple[Package, Path, Line]]:
+def in_turn(
+    packages: list[Package], rng: random.Random, known: Collection[Where] = ()
+) -> Iterator[tuple[Package, Path, Line]]:
     """A hole of each package, then another of each, until there are none."""
-    for round_ in itertools.zip_longest(*(package.holes(rng) for package in packages)):
+    for round_ in itertools.zip_longest(*(package.holes(rng, known) for package in packages)):
         yield from ((package, *hole) for package, hole in zip(packages, round_, strict=True) if hole is not None)
 
 
 def _outcome(editor: EditorProcess, package: Package, path: Path, line: Line) -> Outcome:
     suggested, text, seconds = suggestion(editor, path, line)
-    number = line.text.count("\n", 0, line.at) + 1
-    where = str(path.relative_to(package.root))
     passed = suggested is not None and package.judge(path, text)
-    return Outcome(package.name, where, number, line.solution, suggested, passed, seconds)
+    return Outcome(*package.where(path, line), line.solution, suggested, passed, seconds)
 
 
 def table(outcomes: list[Outcome]) -> Table:

@@ -131,6 +131,17 @@ def test_only_needed_lines_are_holes(package: packages.Package) -> None:
     assert path.read_text(encoding="utf8") == source
     holes = list(packages.in_turn([package, package], random.Random(0)))
     assert [(p, where) for p, where, _ in holes] == [(package, path)] * 2
+    there = packages.Outcome(*package.where(path, line), line.solution, None, False, 0.1).where
+    assert list(package.holes(random.Random(0), {there})) == []
+
+
+def test_holes_that_were_measured_are_kept(package: packages.Package, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "lsp" / "node")]))
+    monkeypatch.setattr(packages, "EditorProcess", lambda: EditorProcess(FAKE))
+    for _ in range(2):
+        done = CliRunner().invoke(packages.main, ["--holes", "2", "--out", str(tmp_path), "made"])
+        assert done.exit_code == 0, done.output
+        assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 1, "there is but one"
 
 
 def test_a_suggestion_is_judged_by_the_tests(package: packages.Package, editor: EditorProcess) -> None:
