@@ -170,7 +170,7 @@ def test_stop_rule_is_the_canvas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for index, rule in enumerate(rules[: len(holes)]):
             fills = [*filled.completions[:index], *[""] * (len(holes) - index)]
             block = make_block(problem.text, holes, fills, index, tokens, WindowOptions(budget=4096))
-            assert rule == StopRule(block.suffix, ("#",), block.one_line, block.inserts_line, block.head)
+            assert rule == StopRule(block.suffix, ("#",), head=block.head, **block.reach._asdict())
 
 
 @pytest.mark.parametrize(
