@@ -191,7 +191,7 @@ def anchors_of(drafts_B: Tensor, chance_BN: Tensor, anchors: int) -> Tensor:
     outcome_BM = run_BM * (1 - F.pad(chance_BN, (0, 1)))
     order_BM = torch.sort(outcome_BM, dim=1, descending=True, stable=True).indices
     order_BM = order_BM.masked_fill(order_BM > drafts_B[:, None], MASKED)
-    return F.pad(order_BM, (0, max(0, anchors - order_BM.shape[1])), value=MASKED)[:, :anchors]
+    return F.pad(order_BM, (0, anchors - order_BM.shape[1]), value=MASKED).contiguous()
 
 
 def table_of(state: State, anchor_BA: Tensor, window: int) -> tuple[Table, Tensor]:

@@ -167,6 +167,7 @@ def test_windows_stand_where_the_hosts_would(chances: list[list[float]], anchors
     wanted = [likeliest_outcomes(row, anchors) for row in chances]
     assert [tuple(sorted(a for a in row if a >= 0)) for row in found.tolist()] == wanted
     assert found.shape == (len(chances), anchors)
+    assert found.is_contiguous(), "`commit` takes no other"
 
 
 def test_the_host_may_look_whenever_it_likes(model: Model) -> None:
