@@ -16,8 +16,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
@@ -144,16 +146,28 @@ def facts_of(line: str) -> Facts:
     """What a `row` says."""
     name, target, *rest = line.strip("| ").split(" | ")
     registers, spilled, shared, warps, core, wide, narrow = (cell.strip() for cell in rest)
-    return Facts(name, target, *map(int, (registers, spilled, shared, warps)), core, int(wide), int(narrow))
+    return Facts(name, target, int(registers), int(spilled), int(shared), int(warps), core, int(wide), int(narrow))
 
 
 def digest() -> str:
-    """Of all that the compiler is given: the kernels with what they call, and how each is asked for."""
+    """Of all that the compiler is given: the kernels' text, and how each is asked for."""
     found = hashlib.sha256()
     for s in specimens():
-        asked = (sorted(part.items(), key=str) for part in (s.types, s.constants, s.options))
-        found.update(repr((s.name, s.kernel.cache_key, *asked, sorted(s.aligned), s.targets)).encode())
+        asked = (sorted(part.items(), key=str) for part in (texts(s.kernel), s.types, s.constants, s.options))
+        found.update(repr((s.name, *asked, sorted(s.aligned), s.targets)).encode())
     return found.hexdigest()
+
+
+def texts(kernel: Any) -> dict[str, str]:
+    """A kernel's own text, that of all our functions that it calls, and the constants that they name."""
+    found = {kernel.__name__: kernel.src}
+    for name in kernel.fn.__code__.co_names:
+        named = kernel.fn.__globals__.get(name)
+        if isinstance(named, triton.JITFunction) and named.__module__.startswith(__package__ or ""):
+            found |= texts(named)
+        elif isinstance(named, tl.constexpr):
+            found[name] = repr(named.value)
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -100,9 +100,10 @@ def check_map(
         checked(
             fits, lambda: f"low-rank maps {tuple(down_rD.shape)}, {tuple(up_Er.shape)} for {tuple(weight_ED.shape)}"
         )
-    for name, row, count in (("norm", norm_D, inputs), ("bias", bias_E, outputs)):
-        fits = row is None or (row.shape == (count,) and row.is_contiguous())
-        checked(fits, lambda name=name, count=count: f"the {name} must be {count} numbers side by side")
+    fits = norm_D is None or (norm_D.shape == (inputs,) and norm_D.is_contiguous())
+    checked(fits, lambda: f"the norm must be {inputs} numbers side by side")
+    fits = bias_E is None or (bias_E.shape == (outputs,) and bias_E.is_contiguous())
+    checked(fits, lambda: f"the bias must be {outputs} numbers side by side")
 
 
 def group_of(weight_ED: Tensor, scales_EG: Tensor | None) -> int:
