@@ -19,7 +19,7 @@ from diffcode.hub import cache_home
 from diffcode.kernels import dispatch, tune
 from diffcode.kernels.reference import Map, Norm
 from diffcode.kernels.reference_commit import MASKED
-from diffcode.kernels.step import Asked, LayerMaps, SpanWeights, StepWeights
+from diffcode.kernels.step import PADDED, Asked, LayerMaps, SpanWeights, StepWeights
 from diffcode.kernels.stepper import Number, Stepper
 from diffcode.policies import Guess, Origin
 from diffcode.rows import Favours, Rows, allowed_tokens
@@ -43,14 +43,23 @@ def stepper_for(backbone: Backbone, adapter: SpanAdapter | None, span_head_ND: T
 
 
 def trusted(stepper: Stepper) -> bool:
-    """Whether the kernels run on this GPU and say of a few rows what torch's ops say; warns where they do not.
+    """Whether the kernels run on this GPU and say of a few rows, and of many, what torch's ops say; warns where not.
 
-    GPUs, drivers and compilers are many, and a wrong suggestion would not look like an error.
+    GPUs, drivers and compilers are many, and a wrong suggestion would not look like an error. Rows that are many take
+    other tiles than few, and the head that is multiplied in slices.
     """
-    window, chain = 2 if stepper.weights.span else 0, 4
+    trouble = next(filter(None, (_trouble(stepper, chain) for chain in (4, 2 * PADDED[-1]))), "")
+    if trouble:
+        warnings.warn(f"the fused kernels do not work on this GPU ({trouble}): torch does their work", stacklevel=2)
+    return not trouble
+
+
+def _trouble(stepper: Stepper, chain: int) -> str:
+    """What is wrong with a step of so many tokens, "" if nothing is."""
+    window = 2 if stepper.weights.span else 0
     sights = [(i + 1, 0, 0) for i in range(chain)] + [(chain, chain, chain + window)] * window
-    anchors = (chain - 1,) if window else ()
-    asked = Asked([5, 6, 7, 8] + [MASKED] * window, range(chain + window), sights, anchors, window, chain)
+    anchors, tokens = (chain - 1,) if window else (), [*range(5, 5 + chain)]
+    asked = Asked(tokens + [MASKED] * window, range(chain + window), sights, anchors, window, chain)
     with stepper.lock:
         stretch = stepper.arena.take(chain + window)
         try:
@@ -58,14 +67,11 @@ def trusted(stepper: Stepper) -> bool:
             with dispatch.torch_alone():
                 torchs = stepper.said(asked, stretch.start, 0)[0].numbers()[:, 1:]
             off = float((ours - torchs).abs().nan_to_num(torch.inf).max())
-            trouble = "" if off <= ALIKE else f"their numbers are off by {off:.2g}"
+            return "" if off <= ALIKE else f"their numbers are off by {off:.2g}"
         except Exception as error:  # Triton's errors have no common base
-            trouble = (str(error).splitlines() or [type(error).__name__])[0]
+            return (str(error).splitlines() or [type(error).__name__])[0]
         finally:
             stepper.arena.give(stretch)
-    if trouble:
-        warnings.warn(f"the fused kernels do not work on this GPU ({trouble}): torch does their work", stacklevel=2)
-    return not trouble
 
 
 def tiles_folder() -> Path:

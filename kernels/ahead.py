@@ -85,14 +85,14 @@ class Ahead:
     def begin(self, contexts: Sequence[Sequence[int]]) -> None:
         """The first step of every fill."""
         self.close()
-        with self._stepper.lock, torch.inference_mode():
+        with self._stepper.running():
             begun = [self._begin(context).tensors() for context in contexts]
             for old, new in zip(self.state.tensors(), zip(*begun, strict=True), strict=True):
                 old.copy_(torch.cat(new))
 
     def run(self, steps: int) -> bool:
         """So many steps of every fill that is not over; True when all are. The host looks once, at the end."""
-        with self._stepper.lock, torch.inference_mode():
+        with self._stepper.running():
             for _ in range(steps):
                 self._stepper.graphs.run(self._key, self._step)
             return bool(self.state.finished_B.all())
