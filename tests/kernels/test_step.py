@@ -54,10 +54,13 @@ def test_kernels_are_tried_before_they_are_trusted(model: Model, monkeypatch: py
             return reference.gated_mlp(*given, **more)
         raise RuntimeError("out of resource: shared memory\n...")
 
-    def wrong_for_many(x, *given, **more):
-        return reference.gated_mlp(x, *given, **more) * (1 if dispatch._plain or len(x) < 64 else -1)
+    def wrong_tile(x, *given, **more):
+        out = reference.gated_mlp(x, *given, **more)
+        if not dispatch._plain:
+            out[64:80] *= -1  # none of few rows
+        return out
 
-    kernels = (wrong, "off by"), (wrong_for_many, "off by"), (broken, r"\(out of resource: shared memory\)")
+    kernels = (wrong, "off by"), (wrong_tile, "off by"), (broken, r"\(out of resource: shared memory\)")
     for kernel, reason in kernels:
         monkeypatch.setattr(dispatch, "gated_mlp", kernel)
         with pytest.warns(UserWarning, match=reason):
