@@ -189,6 +189,24 @@ def test_system_calls_that_are_not_for_programs(isolation: Isolation, monkeypatc
 
 
 @in_each
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other processors have one set of system calls")
+def test_system_calls_under_other_numbers(isolation: Isolation, monkeypatch: pytest.MonkeyPatch):
+    # socket by x32's number; and getpid by that of 32-bit programs: mov eax, 20; int 0x80; ret
+    body = """
+import mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("b814000000cd80c3"))
+old = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+return call(0x40000000 + 41, -1, -1, -1), old()
+"""
+    assert outcome(body, isolation) == (NOT_PERMITTED, -1)
+    monkeypatch.setattr(sandbox.seccomp, "build", lambda: b"")
+    x32, pid = outcome(body, isolation)
+    assert x32 != NOT_PERMITTED
+    assert pid > 1
+
+
+@in_each
 def test_processes_and_mounts_are_out_of_reach_without_the_filter(
     isolation: Isolation, monkeypatch: pytest.MonkeyPatch
 ):
