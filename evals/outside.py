@@ -193,7 +193,9 @@ class CompletionServer:
         try:
             choice = answer["choices"][0]
             tokens = int(answer["usage"]["completion_tokens"])
-            return str(choice["text"]), "budget" if choice.get("finish_reason") == "length" else "eos", tokens
+            # JSON can spell half a character, which no file can hold.
+            text = str(choice["text"]).encode(errors="replace").decode()
+            return text, "budget" if choice.get("finish_reason") == "length" else "eos", tokens
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ServerFailed(f"{self._url} is not OpenAI-compatible: its answer lacks {error}") from error
 

@@ -6,9 +6,10 @@ A row is on disk before the next fill begins. Verdicts come later and replace th
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from diffcode.errors import BadOption, UnreadableFile, UnwritableFile
 from diffcode.evals.problems import Shard
@@ -234,9 +235,25 @@ def _row(line: bytes, where: str) -> Row:
         data = json.loads(line)
     except ValueError as error:
         raise UnreadableFile(f"{where} is damaged ({error}): run it again with another --out") from error
-    if not isinstance(data, dict) or data.keys() != {field.name for field in fields(Row)}:
+    if not isinstance(data, dict) or data.keys() != KINDS.keys():
         raise UnreadableFile(f"{where} is no row of this version of diffcode: run it again with another --out")
+    if wrong := [name for name, kind in KINDS.items() if not _is(data[name], kind)]:
+        raise UnreadableFile(f"{where} is damaged ({', '.join(wrong)}): run it again with another --out")
     return Row(**_tuples(data))
+
+
+KINDS = get_type_hints(Row)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value out of JSON is what a row's field holds."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _line(row: Row) -> str:

@@ -126,6 +126,7 @@ def test_key_is_sent_where_there_is_one(server: Server, monkeypatch: pytest.Monk
         ("    m = n\n    k = 0\n", "stop", "    m = n\n    k = 0\n", "eos"),
         ("    m = n", "stop", "    m = n\n", "eos"),
         ("    m = ", "length", "    m = \n", "budget"),
+        ("    m = '\ud800'", "stop", "    m = '?'\n", "eos"),  # half a character: no report could be written with it
     ],
 )
 def test_what_comes_is_cut_by_the_same_rule(server: Server, text: str, reason: str, completion: str, finished: str):

@@ -1,7 +1,7 @@
 """A run's folder: what is kept, what is noticed, and how shards become one run."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +60,15 @@ def test_half_a_line_does_not_count(folder: Folder):
         ("{", "row 2 is damaged"),
         ("[]", "row 2 is no row"),
         ('{"task_id": "a"}', "row 2 is no row"),
+        *(
+            (json.dumps({**asdict(row("b", "leftmost", True)), name: value}), rf"row 2 is damaged \({name}\)")
+            for name, value in [
+                ("task_id", 1), ("completions", "x"), ("finished", [1]), ("exact", 1), ("tokens", "10"),
+                ("tokens", True), ("forwards", 1.5), ("seconds", None), ("others", "0"), ("passed", "yes"),
+            ]
+        ),
     ],
-)
+)  # fmt: skip
 def test_damaged_row_is_named(folder: Folder, line: str, complaint: str):
     kept(folder, run_of(["a"]), [row("a", "leftmost", None)])
     with (folder.path / "results.jsonl").open("a") as file:

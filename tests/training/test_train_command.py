@@ -203,11 +203,20 @@ def test_wrong_usage_is_told_before_the_model(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_data_set_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_data_set_is_told_before_the_model(
+    given: list[str], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffcode.engine import Model
+
+    monkeypatch.setattr(Model, "load", lambda *_, **__: pytest.fail("loaded"))
     empty = tmp_path / "empty"
     empty.mkdir()
     assert cli.run([*given, "--data", str(empty), "--out", str(tmp_path / "run")]) == 3
     assert "diffcode data build" in last_line(capsys)
+    whole = write_corpus(tmp_path / "whole", ["x = 1\n" * 99] * 2, Tokens.from_folder(base), validation=0)
+    assert cli.run([*given, "--data", str(whole), "--out", str(tmp_path / "run")]) == 3
+    assert "holds out nothing of its 2 documents: build it with a larger --validation" in last_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_set_with_too_little_text_is_told(
