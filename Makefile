@@ -24,7 +24,7 @@ EVALS ?= ../shared/evals
 RUNS ?= runs
 MEASURE = $(BIN)/diffcode eval --markdown
 
-.PHONY: help demo test check fuzz gpu tree table vsix page clean
+.PHONY: help demo test check fuzz gpu tree table vsix vscode page clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS=$$'\t' read -r name text; do printf 'make %-7s %s\n' "$$name" "$$text"; done
@@ -68,6 +68,9 @@ table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the off
 
 vsix:  ## Package the VS Code extension (Node 20 and npm)
 	cd editors/vscode && npm ci && npm run package
+
+vscode: $(INSTALLED_DEV)  ## Try the extension in VS Code itself (Node 20, npm, Chromium; fetches 190 MB once)
+	DIFFCODE_VSCODE=1 $(BIN)/python -m pytest tests/lsp/test_vscode_itself.py
 
 page:  ## Make the page of diffcode lsp --web anew (Node 20 and npm)
 	cd editors/web && npm ci && npm run check && npm test && npm run build

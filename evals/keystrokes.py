@@ -10,6 +10,7 @@ thread sends a request that needs no model every 50 ms.
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -98,24 +99,40 @@ class Pinger:
 @click.command(help=__doc__)
 @click.option("--sessions", type=click.IntRange(1, 120), default=60, show_default=True)
 @click.option("--seed", default=5, show_default=True, help="Which lines, gaps and pauses.")
-@click.option("--out", type=click.Path(path_type=Path), help="File for one JSON line a key.")
-def main(sessions: int, seed: int, out: Path | None) -> None:
-    rng = random.Random(seed)
+@click.option("--out", type=click.Path(path_type=Path), help="File for one JSON line a key; what it has counts too.")
+@click.option("--part", default="1/1", show_default=True, help="Only every Nth session, as 2/4: parts share one --out.")
+def main(sessions: int, seed: int, out: Path | None, part: str) -> None:
+    first, parts = _part(part)
+    numbers = range(first, sessions, parts)
     lines = library_lines(sessions + 1, seed)
     with EditorProcess() as editor:
         began = time.perf_counter()
-        list(type_line(editor, lines[-1], sessions, rng))  # loads the model
+        list(type_line(editor, lines[-1], sessions, random.Random(seed)))  # loads the model
         loading = time.perf_counter() - began
         pinger = Pinger(editor)
         keys = [
             key
-            for number, line in enumerate(track(lines[:-1], "typing", console=Console(stderr=True)))
-            for key in type_line(editor, line, number, rng)
+            for number in track(numbers, "typing", console=Console(stderr=True))
+            for key in type_line(editor, lines[number], number, random.Random(f"{seed} {number}"))
         ]
         pinger.stop()
+    pings = pinger.seconds
     if out is not None:
-        out.write_text("".join(json.dumps(asdict(key)) + "\n" for key in keys), encoding="utf8")
-    Console(width=None if Console().is_terminal else 110).print(table(keys, pinger.seconds, loading))
+        known = out.read_text(encoding="utf8") if out.exists() else ""
+        rows = known + "".join(json.dumps(row) + "\n" for row in [*map(asdict, keys), {"pings": pings}])
+        out.write_text(rows, encoding="utf8")
+        read = [json.loads(line) for line in rows.splitlines()]
+        keys = [Key(**row) for row in read if "pings" not in row]
+        pings = [ping for row in read for ping in row.get("pings", ())]
+    Console(width=None if Console().is_terminal else 110).print(table(keys, pings, loading))
+
+
+def _part(text: str) -> tuple[int, int]:
+    """(which session comes first, every how many)."""
+    found = re.fullmatch(r"([1-9][0-9]*)/([1-9][0-9]*)", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise click.BadParameter(f"{text} is no part: write for example 2/4", param_hint="--part")
+    return int(found[1]) - 1, int(found[2])
 
 
 def table(keys: Sequence[Key], pings: Sequence[float], loading: float) -> Table:

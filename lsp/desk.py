@@ -56,6 +56,7 @@ class Desk(Feature):
         self.session = session
         self.pace = Pace()
         self.counts = Counts()
+        self.silence: str | None = None  # why the last one who asked for a suggestion got none
         self.trails: dict[str, Trail] = {}
         self._parsed: dict[str, tuple[int, Code]] = {}
         self._progress: Progress | None = None
@@ -180,7 +181,8 @@ class Desk(Feature):
         counts = {name: getattr(self.counts, name) for name in Counts.__slots__}
         timing = {"keyGapMs": round(1000 * self.pace.gap), "suggestionMs": round(1000 * self.pace.work)}
         last = {"worked": 1000 * self.pace.worked, "waited": 1000 * self.pace.waited, "made": self.pace.made}
-        return {"state": state, "reason": reason, "loaded": self.session.loaded, **counts, **timing, "lastMs": last}
+        found = {"state": state, "reason": reason, "silence": self.silence, "loaded": self.session.loaded}
+        return {**found, **counts, **timing, "lastMs": last}
 
     async def _accepted(self, _arguments: list[Any]) -> None:
         """What goes with an edit of the Copilot dialect; acceptance itself shows in the text."""

@@ -7,10 +7,11 @@ hold when the user asked by hand.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from diffcode.canvas import normalise
+from diffcode.canvas import line_end_of, normalise
 from diffcode.holes import Hole
 from diffcode.lsp import asking, showing
 from diffcode.lsp.moment import Gate, GateOptions, Moment, RecentEdit, Trigger, Verdict
+from diffcode.lsp.rescue import rescued
 from diffcode.lsp.spot import Spot, wants_lines
 from diffcode.lsp.tidy import tidy
 from diffcode.syntax import LANGUAGES, Code
@@ -83,10 +84,11 @@ def worth_showing(
     *,
     confidence: Sequence[float] = (),
     code: Code | None = None,
+    cut: bool = True,
 ) -> Verdict:
     """Whether `insertion` may be shown in place of `hole`; Verdict.text is what to show, cut and indented to fit.
 
-    `confidence`: the probability of each of its tokens.
+    `confidence`: the probability of each of its tokens. `cut`: whether broken lines at its end may go.
     """
     options = options or GateOptions()
     if code is None and language in LANGUAGES and len(text) <= options.longest_file:
@@ -95,6 +97,12 @@ def worth_showing(
     spot = Spot(text, hole.start, code)
     moment = Moment(spot, hole, new, "", tuple(recent_edits), tuple(confidence), options)
     verdict = _judge(BEFORE_SHOWING, moment, trigger)
+    if verdict.gate == showing.makes_error.__name__ and "\n" in normalise(new):
+        end = line_end_of(new)
+        versions = (version.replace("\n", end) for version in rescued(normalise(new), spot.head, cut))
+        moments = (replace(moment, new=version) for version in versions)
+        new = next((m.new for m in moments if _judge(BEFORE_SHOWING, m, trigger).ok), "")
+        verdict = Verdict(True) if new else verdict
     return replace(verdict, text=new, multi_line="\n" in normalise(new)) if verdict.ok else verdict
 
 

@@ -35,6 +35,7 @@ class Suggestion:
     text: str
     whole: bool = True  # False: it was stopped, good to start from and not to be shown
     ended: bool = False  # the model said by itself that nothing more belongs here
+    why: str = ""  # there is no text
 
     def rest(self, now: Place) -> str | None:
         """What is left of it at another place; None where what was typed there does not agree with it."""

@@ -12,7 +12,7 @@ from diffcode.holes import Hole
 from diffcode.lsp.places import Place, Ripple
 from diffcode.lsp.repair import Doubt, candidates, least_likely
 from diffcode.lsp.spot import Spot
-from diffcode.lsp.stubs import MARKER, find_stubs
+from diffcode.lsp.stubs import MARKER, Stub, find_stubs
 from diffcode.lsp.vary import rewrite, vary
 from diffcode.syntax import Code, faults
 
@@ -37,6 +37,7 @@ class Attempt:
     places: tuple[Place, ...]
     temperature: float | None = None  # None: as the settings say
     seed: int = 0  # added to that of the settings
+    cut: bool = False  # of what is broken at its end, what stands before is good enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +55,33 @@ class Plan:
 def fill_here(text: str, start: int, end: int, code: Code | None, path: str, max_tokens: int) -> Plan | None:
     """The stub or marker nearest to a cursor on its line, or all that a selection touches."""
     first, last = (start, end) if start < end else Spot(text, start).line
-    stubs = [stub for stub in stubs_of(text, code, path) if stub[0].start <= last and first <= stub[0].end]
+    stubs = [stub for stub in stubs_of(text, code, path) if stub.start <= last and first <= stub.end]
     if start == end and stubs:
-        stubs = [min(stubs, key=lambda stub: max(stub[0].start - end, start - stub[0].end, 0))]
-    title = stubs[0][2] if len(stubs) == 1 else f"Fill {len(stubs)} holes"
-    places = tuple(Place(hole, None) for _, hole, _ in stubs)
-    return Plan("fill", title, (Attempt(places),), max(max_tokens, 2 * LEAST_TOKENS)) if places else None
+        stubs = [min(stubs, key=lambda stub: max(stub.start - end, start - stub.end, 0))]
+    return _filling("fill", f"Fill {len(stubs)} holes", stubs, max_tokens)
 
 
 def fill_all(text: str, code: Code | None, path: str, max_tokens: int) -> Plan | None:
     """Every stub and marker of the file, in one go: they see each other."""
-    places = tuple(Place(hole, None) for _, hole, _ in stubs_of(text, code, path))
-    title = f"Fill all {len(places)} holes"
-    return Plan("fillAll", title, (Attempt(places),), max(max_tokens, 2 * LEAST_TOKENS)) if places else None
+    stubs = stubs_of(text, code, path)
+    return _filling("fillAll", f"Fill all {len(stubs)} holes", stubs, max_tokens)
 
 
-def stubs_of(text: str, code: Code | None, path: str) -> list[tuple[Hole, Hole, str]]:
-    """(what is seen, what is masked, title); where there is no grammar, the markers."""
+def _filling(kind: Kind, title: str, stubs: Sequence[Stub], max_tokens: int) -> Plan | None:
+    """A hole that nothing fits into gets another chance beside those that are filled by then; at last less will do."""
+    if not stubs:
+        return None
+    places = tuple(Place(stub.hole, None, before=stub.before) for stub in stubs)
+    tries = (Attempt(places), Attempt(places, LIVELY[0], 1), Attempt(places, cut=True))
+    one = stubs[0].title if len(stubs) == 1 else title
+    return Plan(kind, one, tries, max(max_tokens, 2 * LEAST_TOKENS))
+
+
+def stubs_of(text: str, code: Code | None, path: str) -> list[Stub]:
+    """Where there is no grammar, the markers."""
     if code is not None:
-        return [(Hole(stub.start, stub.end), stub.hole, stub.title) for stub in find_stubs(code, path)]
-    markers = [Hole(*match.span()) for match in MARKER.finditer(text)]
-    return [(hole, hole, "Fill ???") for hole in markers]
+        return find_stubs(code, path)
+    return [Stub(*match.span(), "marker", False, "Fill ???", Hole(*match.span())) for match in MARKER.finditer(text)]
 
 
 def rewrite_selection(text: str, start: int, end: int, code: Code | None) -> Plan | None:
@@ -110,7 +117,7 @@ def repair_here(
         return None
     holes: list[tuple[Hole, ...]] = [(c.hole,) for c in candidates(text, start, end, code)]
     if unlikely := least_likely(text, doubts, start, end, code=code):
-        holes.insert(0, unlikely)
+        holes.insert(sum(hole.start == hole.end for (hole,) in holes), unlikely)  # behind what is missing
     tries = tuple(Attempt(tuple(Place(hole, None) for hole in group)) for group in holes)
     if not tries:
         return None

@@ -61,7 +61,11 @@ def _errors(text: str, start: int, end: int, code: Code) -> Iterator[Candidate]:
             continue
         if node.is_missing:
             yield Candidate(Hole(first, first), "missing")
-        elif last - first <= LONGEST:
+            continue
+        for at in (first, max(first, top)):  # a colon, a closing bracket: likelier than all else
+            end = _bare(text, *Spot(text, at).line)[1]
+            yield Candidate(Hole(end, end), "missing")
+        if last - first <= LONGEST:
             yield Candidate(Hole(*_bare(text, first, last)), "error")
         else:
             yield Candidate(Hole(*_bare(text, max(first, top), min(last, bottom))), "error")

@@ -39,6 +39,7 @@ class Stub:
     multi_line: bool
     title: str
     hole: Hole
+    before: str = ""  # stays between what is seen and what is written: a wish keeps its line to itself
 
 
 def find_stubs(code: Code, path: str | PurePath = "") -> list[Stub]:
@@ -172,7 +173,9 @@ def _only_a_comment(code: Code, comment: Node) -> Stub | None:
         end = code.text.index(line, end) + len(line)
     title = re.match(r"\s*(?:async\s+)?def\s+(\w+)", above)
     title_text = f"Fill the body of {title[1]}" if title else "Fill the body"
-    return Stub(start, end, "empty", True, f"{title_text}: {_words(code, comment)}"[:80], Hole(end, end))
+    return Stub(
+        start, end, "empty", True, f"{title_text}: {_words(code, comment)}"[:80], Hole(end, end), f"\n{spot.head}"
+    )
 
 
 def _words(code: Code, comment: Node | None) -> str:
@@ -240,4 +243,5 @@ def _empty_braces(code: Code, comment: Node) -> Stub | None:
         end -= 1
     owner = block.parent if block.parent is not None and FUNCTION.search(block.parent.type) else None
     found = _body(code, start, end, "empty", owner, _words(code, comment))
-    return Stub(start, end, "empty", found.multi_line, found.title, Hole(end, end))
+    before = f"\n{Spot(code.text, start).head}" if found.multi_line else ""
+    return Stub(start, end, "empty", found.multi_line, found.title, Hole(end, end), before)

@@ -46,9 +46,16 @@ class Suggest(Feature):
 
     def changed(self, document: Document) -> None:
         taken = None if document.lost else self.suggester.memory.accepted(document.uri, str(document.text))
-        if taken is not None:
+        if taken is not None and self._ends_there(document, len(taken.place.head) + len(taken.text)):
             self.desk.counts.accepted += 1
             self.server.endpoint.spawn(self.suggester.taken(taken, document.snapshot()))
+
+    def _ends_there(self, document: Document, end: int) -> bool:
+        """Whether the last edit reached the suggestion's end: undoing another edit gives the same text, and takes
+        nothing."""
+        trail = self.desk.trails.get(document.uri)
+        last = trail.recent[-1] if trail is not None and trail.recent else None
+        return last is not None and last.start <= end <= last.start + len(last.inserted)
 
     def closed(self, document: Document) -> None:
         self.suggester.memory.forget(document.uri)

@@ -82,12 +82,14 @@ class Suggester:
         uri = ask.snapshot.uri
         mine = self._newest[uri] = next(self._numbers)
         self.desk.counts.asked += 1
+        self.desk.silence = None
         scene = self._scene(ask)
         known, recent = self.memory.find(scene.place), self._recent(uri)
         if known is not None and known.text and recent and recent[-1].inserted:
             return self._known(ask, scene, known)  # typing along: also within a string, which the gates would leave
         verdict = self._worth_asking(scene, uri)
         if not verdict.ok:
+            self.desk.silence = verdict.reason
             return None
         if known is not None and (known.text or ask.trigger == "automatic"):
             return self._known(ask, scene, known)
@@ -96,10 +98,12 @@ class Suggester:
             if self._newest[uri] != mine or not self.desk.is_now(ask.snapshot):
                 return None
         try:
-            text = await self._made(scene, uri, self._many(verdict, scene))
-        except (Superseded, DiffcodeError):
+            verdict = await self._made(scene, uri, self._many(verdict, scene))
+        except (Superseded, DiffcodeError) as error:
+            self.desk.silence = str(error)
             return None
-        return self._still(ask, scene, text) if text and self._newest[uri] == mine else None
+        self.desk.silence = verdict.reason or None
+        return self._still(ask, scene, verdict.text) if verdict.ok and self._newest[uri] == mine else None
 
     async def taken(self, suggestion: Suggestion, snapshot: Snapshot) -> None:
         """A suggestion was accepted: look for the next one, where the model had to stop or on a new line."""
@@ -161,12 +165,13 @@ class Suggester:
             verdict = self._worth_showing(scene, rest, ())  # the editor has closed a bracket: what it closed is cut
             rest = verdict.text if verdict.ok else ""
         self.desk.counts.remembered += 1
+        self.desk.silence = None if rest else known.why or None
         return self._offer(ask, rest) if rest else None
 
     # ---- from the model
 
-    async def _made(self, scene: _Scene, uri: str, many: bool, rank: Rank | None = None) -> str:
-        """What the model writes, as far as it passes the gates; remembered. Raises Superseded, DiffcodeError."""
+    async def _made(self, scene: _Scene, uri: str, many: bool, rank: Rank | None = None) -> Verdict:
+        """What the gates say of what the model writes; remembered. Raises Superseded, DiffcodeError."""
         rank = rank or (Rank.ASKED if scene.trigger == "invoked" else Rank.AUTOMATIC)
         task = Task(
             scene.text,
@@ -190,8 +195,8 @@ class Suggester:
             raise
         self.desk.pace.took(seconds)
         if verdict.ok or scene.trigger == "automatic":
-            self.memory.keep(Suggestion(scene.place, verdict.text if verdict.ok else "", ended=ended))
-        return verdict.text if verdict.ok else ""
+            self.memory.keep(Suggestion(scene.place, verdict.text, ended=ended, why=verdict.reason))
+        return verdict
 
     def _worth_showing(self, scene: _Scene, new: str, confidence: tuple[float, ...]) -> Verdict:
         where, how = (scene.text, Hole(scene.cursor, scene.cursor), new), (scene.trigger, scene.language)

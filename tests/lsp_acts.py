@@ -47,12 +47,17 @@ def edits_of(edit: dict, version: int = 1) -> list[dict]:
     return document["edits"]
 
 
-def after(text: str, start: int, end: int, title: str, filler: FakeFiller, encoding: str = "utf-16", **context) -> str:
+def after(
+    text: str, start: int, end: int, title: str, filler: FakeFiller, encoding: str = "utf-16", *,
+    language: str = "python", **context,
+) -> str:  # fmt: skip
     """The text when the action whose title begins so was chosen and applied."""
 
     async def run():
         async with helped(filler, encoding=encoding) as (_, wire):
-            wire.feed(did_open(text))
+            opened = did_open(text)
+            opened["params"]["textDocument"]["languageId"] = language
+            wire.feed(opened)
             found = await offers(wire, 1, text, start, end, encoding, **context)
             chosen = next(action for action in found if action["title"].startswith(title))
             assert "edit" not in chosen

@@ -182,7 +182,7 @@ QUIET_SHOWN = [
     Shown("makes_error", "python", "x = ¦\ny = 2\n", '"abc'),
     Shown("makes_error", "python", "class A:\n  x = ¦\n  def f(:\n    pass\n\n\ny = 1\n", "1 +* 2"),
     Shown("makes_error", "python", "x = 1\n¦\n", "for in y:\n    pass2"),
-    Shown("makes_error", "javascript", "const a = [1, 2];\n¦\n", "if (a) {\n  b();\n"),
+    Shown("makes_error", "javascript", "const a = [1, 2];\n¦\n", "if (a) {\n  b(].;\n"),
     Shown("makes_error", "javascript", "f();\n¦\n", "b) {"),
     Shown("makes_error", "typescript", "let a: string = 'b';\n¦\n", "let : = 3;"),
     Shown("makes_error", "go", "package a\n\nfunc f() {\n\t¦\n}\n", "x := := 1"),
@@ -202,6 +202,8 @@ LOUD_ASKED = [
     Asked("", "python", "import ¦\n", many=False),
     Asked("", "python", "x = ¦ + 1\n", many=False),
     Asked("", "python", "f(a, ¦, b)\n", many=False),
+    Asked("", "python", "mean = sum(¦) / len(xs)\n", many=False),
+    Asked("", "go", "package a\n\nvar x = f(a, ¦) + 1\n", many=False),
     Asked("", "python", "x = {'a': 1, ¦}\n", many=False),
     Asked("", "python", "# mean of the values\n¦\n", many=True),
     Asked("", "python", 'def mean(xs):\n    """The mean."""\n    ¦\n', many=True),
@@ -240,6 +242,11 @@ LOUD_ASKED = [
 ]
 
 LOUD_SHOWN = [
+    # what was left open is closed, and what is broken at the end is cut
+    Shown("", "javascript", "const a = 1;\n¦\n", "if (a) {\n  b();\n", "if (a) {\n  b();\n}"),
+    Shown("", "go", "package a\n\nfunc f() {\n\t¦\n}\n", "for {\n\t\tg(h(1", "for {\n\t\tg(h(1))\n\t}"),
+    Shown("", "typescript", "f(() => {\n  ¦\n});\n", "g();\n  h((x) => {\n    i", "g();\n  h((x) => {\n    i\n  })"),
+    Shown("", "python", "def f(x):\n    ¦\n", "y = g(x)\n    if y ==", "y = g(x)"),
     Shown("", "python", "x = ¦\n", "compute(a)", "compute(a)"),
     Shown("", "python", "def area(r):\n    ¦\n", "return 3 * r\n", "return 3 * r"),
     Shown("", "python", "x = ¦\n", "compute(a)", edits=(RecentEdit(0, "", "x = "),)),

@@ -189,6 +189,14 @@ PERCENT is the prefix; without one it is as the settings say."
         (diffcode--show (substring text (length typed)) gone)
         t))))
 
+(defun diffcode--why (server)
+  "Who asked SERVER by hand is told why there is nothing."
+  (jsonrpc-async-request
+   server :workspace/executeCommand '(:command "diffcode.status")
+   :success-fn (lambda (figures)
+                 (when-let ((why (plist-get figures :silence))) (message "diffcode: nothing to suggest: %s" why)))
+   :error-fn #'ignore :timeout-fn #'ignore))
+
 (defun diffcode--ask (kind)
   "Ask for a suggestion at point; KIND is 1 by hand, 2 otherwise.
 An answer for another text or place is dropped."
@@ -200,6 +208,7 @@ An answer for another text or place is dropped."
      :success-fn
      (lambda (answer)
        (let ((items (if (vectorp answer) answer (plist-get answer :items))))
+         (when (and (= kind 1) (= (length items) 0)) (diffcode--why server))
          (when (and (buffer-live-p buffer) (> (length items) 0))
            (with-current-buffer buffer
              (when (equal now (diffcode--now))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -51,6 +52,20 @@ def test_a_line_is_typed_and_every_pause_told(editor: EditorProcess, monkeypatch
     said = console.export_text()
     assert f"{len(keys)} pauses in 1 sessions" in said
     assert "2.0" in next(row for row in said.splitlines() if "ping" in row)
+
+
+def test_parts_share_the_sessions_and_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = Line(BEFORE + BEHIND, len(BEFORE), SOLUTION)
+    monkeypatch.setattr(keystrokes, "library_lines", lambda count, seed: [line] * count)
+    monkeypatch.setattr(keystrokes, "GAP", 0.0)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "lsp" / "node")]))
+    monkeypatch.setattr(keystrokes, "EditorProcess", lambda: EditorProcess(FAKE))
+    options = ["--sessions", "3", "--out", str(tmp_path / "keys.jsonl"), "--part"]
+    first = CliRunner().invoke(keystrokes.main, [*options, "1/2"])
+    both = CliRunner().invoke(keystrokes.main, [*options, "2/2"])
+    assert "in 2 sessions" in first.stdout
+    assert "in 3 sessions" in both.stdout
+    assert "3/2 is no part" in CliRunner().invoke(keystrokes.main, [*options, "3/2"]).stderr
 
 
 def test_pings_are_answered_meanwhile(editor: EditorProcess) -> None:

@@ -127,6 +127,39 @@ def test_a_hole_that_nothing_fits_into_stays_and_the_others_are_filled():
     assert after(TEXT, 0, 0, "Fill all", FakeFiller(answer)) == TEXT.replace("???", "h")
 
 
+def test_what_leaves_the_work_undone_gets_another_chance():
+    """A body of `# TODO` is no body. What was filled is there when it is tried again."""
+    text = TEXT.replace("...", "raise NotImplementedError")
+    seen: list[str] = []
+
+    def answer(task):
+        seen.append(task.text)
+        body = "\n    return math.pi * r**2"
+        return (["\n    # TODO: implement", "h"], ["\n    raise NotImplementedError()"], [body])[len(seen) - 1]
+
+    filler = FakeFiller(answer)
+    assert after(text, 0, 0, "Fill all", filler) == FILLED
+    assert ["area(r) * h" in text for text in seen] == [False, True, True]
+    assert [task.options.temperature > 0 for task in filler.tasks] == [False, True, False]
+
+
+def test_a_wish_keeps_its_line_to_itself():
+    text = "function f(a) {\n  // TODO: twice\n}\n"
+    filler = FakeFiller("return 2 * a;")
+    done = after(text, 20, 20, "Fill the body", filler, language="javascript")
+    assert done == text.replace("twice", "twice\n  return 2 * a;")
+    (task,) = filler.tasks
+    assert task.text[: task.holes[0].start].endswith("// TODO: twice\n  ")
+
+
+def test_at_last_less_will_do():
+    """What is broken at its end loses it, where no attempt gives more."""
+    at = TEXT.index("...")
+    broken = FakeFiller("\n    a = math.pi\n    if a ==")
+    assert after(TEXT, at, at, "Fill the body", broken) == TEXT.replace("...", "a = math.pi")
+    assert len(broken.tasks) == 3
+
+
 def test_markers_are_holes_without_a_grammar_too():
     async def run():
         async with helped(FakeFiller("1 + 2")) as (_, wire):
@@ -180,8 +213,25 @@ def test_a_repair_must_leave_fewer_errors_and_begins_with_what_is_unlikely():
 
     filler = FakeFiller(answer, least_likely="im")
     assert after(text, at, at, "Repair here", filler) == text.replace(" im ", " in ")
-    assert len(filler.tasks) == 1
+    masked = [task.text[hole.start : hole.end] for task in filler.tasks for hole in task.holes]
+    assert masked == ["", "", "im"], "where something may be missing; then what is unlikely"
+    assert filler.tasks[0].stop == "\n", "what is missing is on the line"
     assert filler.read == ["    for shape im shapes:"]
+
+
+def test_a_repair_ends_the_error_and_does_not_hide_it():
+    """A comment may make an error smaller; a smaller error is what is left where nothing ends it."""
+    text = "fn main() {\n    for x in v.iter( {\n        go(x);\n    }\n}\n"
+    at = text.index(" {\n        go")
+
+    def answer(task):
+        hole = task.holes[0]
+        if "iter(" in task.text[hole.start : hole.end]:
+            return [task.text[hole.start : hole.end].replace("iter( ", "iter() ")]
+        return [" // 1.0" if hole.start == hole.end else "((("]
+
+    done = after(text, at, at, "Repair here", FakeFiller(answer), language="rust")
+    assert done == text.replace("iter( ", "iter() ")
 
 
 def test_a_reported_problem_can_be_repaired_where_the_syntax_is_right():

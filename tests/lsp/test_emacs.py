@@ -121,7 +121,9 @@ def test_filling_is_one_step_of_undo(emacs: str, tmp_path: Path):
 (let (said)
   (advice-add 'message :before (lambda (form &rest more) (setq said (apply #'format form more))))
   (diffcode-fill nil) (until (lambda () (string-match "nothing to do" (or said "")))) (tell said)
-  (diffcode-status) (until (lambda () (string-match ":state normal" said))))
+  (diffcode-status) (until (lambda () (string-match ":state normal" said)))
+  (goto-char (point-min)) (insert "\n\nsomething\n") (goto-char (1+ (point-min)))
+  (diffcode-suggest) (until (lambda () (string-match "nothing to suggest" said))) (tell said))
 """
     assert told(emacs, tmp_path, HOLES, script) == [
         ["z = 1\n" + FILLED],
@@ -130,6 +132,7 @@ def test_filling_is_one_step_of_undo(emacs: str, tmp_path: Path):
         ["y = second"],
         ["y = second"],
         ["diffcode: fill: there is nothing to do here"],
+        ["diffcode: nothing to suggest: nothing is left to say"],
     ]
 
 

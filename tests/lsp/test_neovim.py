@@ -213,6 +213,14 @@ def test_an_edit_for_an_older_text_is_refused(editor: Neovim):
     assert editor.lua(call) == {"applied": False, "failureReason": "the buffer has changed meanwhile"}
 
 
+def test_who_asks_by_hand_is_told_why_there_is_nothing(editor: Neovim):
+    editor.edit("z = 1\n\nsomething\n")
+    editor.keys("jA<M-]>")  # the model writes the line that follows
+    wait_for(lambda: "nothing to suggest: nothing is left to say" in editor.messages())
+    assert editor.ghost() == ""
+    editor.keys("<Esc>")
+
+
 def test_toggle_and_health(editor: Neovim):
     editor.edit(FUNCTION)
     editor.keys(":DiffcodeToggle<CR>jAreturn ")

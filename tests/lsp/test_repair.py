@@ -41,7 +41,25 @@ def test_candidates_grow(language: str | None, marked: str, expected: list[tuple
     if expected is not None:
         assert [c for c in got if c in expected] == expected, got
     else:
-        assert got[0][0] == "error"
+        assert [kind for kind, _ in got[:2]] == ["missing", "error"]
+
+
+@pytest.mark.parametrize(
+    ("language", "marked", "ends"),
+    [
+        ("python", "def f(a)¦\n    return a\n\n\nf(1)\n", ["def f(a)"]),
+        ("python", "if a\n    b()\n    c()¦\n", ["if a", "if a\n    b()\n    c()"]),
+        ("go", "package a\n\nfunc f() {\n\tx := []int{1, 2¦\n\tg(x)\n}\n", ["\tx := []int{1, 2"]),
+        ("python", "x = ¦foo¦(y)\n", []),
+    ],
+)
+def test_what_may_be_missing_comes_first(language: str, marked: str, ends: list[str]):
+    """At the end of the error's first line, and of the line that is asked about."""
+    start, end = marked.index(MARK), marked.rindex(MARK)
+    text = marked.replace(MARK, "")
+    holes = [c.hole for c in candidates(text, start, max(start, end - 1), Code(text, language)) if c.kind == "missing"]
+    assert {text[: h.end].removeprefix("package a\n\nfunc f() {\n") for h in holes if h.start == h.end} >= set(ends)
+    assert bool(holes) == bool(ends)
 
 
 def test_an_error_over_half_the_file_is_cut_to_its_lines():

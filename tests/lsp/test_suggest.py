@@ -149,6 +149,27 @@ def test_why_nothing_is_offered_is_said_once(settings, more, reason, caplog):
     assert all(task.text == "a = " for task in filler.tasks)
 
 
+@pytest.mark.parametrize(
+    ("cursor", "new", "why"),
+    [
+        (CURSOR, "r * r", None),
+        (TEXT.index("def ") + 1, "x", "the cursor is inside a word"),
+        (CURSOR, "1 +* 2", "it makes a syntax error"),
+        (CURSOR, Written("r * r", (0.1,)), "the model is not sure (0.10)"),
+    ],
+)
+def test_the_status_tells_why_there_was_no_suggestion(cursor, new, why):
+    async def run():
+        async with helped(FakeFiller(lambda _task: [new])) as (_, wire):
+            wire.feed(did_open(TEXT))
+            for n in range(2):  # the second time from memory
+                found = await items(wire, n, TEXT, cursor)
+                status = await ask(wire, f"s{n}", "workspace/executeCommand", {"command": "diffcode.status"})
+                assert (bool(found), status["silence"]) == (why is None, why)
+
+    asyncio.run(run())
+
+
 def test_a_setting_for_inline_suggestions_alone():
     assert shows(TEXT, CURSOR, "r * r", settings={"inlineCompletion": False}) is None
 

@@ -210,6 +210,22 @@ def test_the_next_suggestion_is_looked_for_when_one_was_taken():
     asyncio.run(run())
 
 
+def test_undoing_something_else_takes_nothing():
+    """The text is again what it was when a suggestion was taken."""
+    text = "import math\n\n\ndef area(r):\n    p = "
+
+    async def run():
+        async with helped(FakeFiller("math.pi"), prefetch=False) as (_, wire):
+            wire.feed(did_open(text))
+            await items(wire, 0, text, len(text))
+            wire.feed(typing(2, text, len(text), "math.pi"), typing(3, text, 0, "# "))
+            wire.feed(did_change(4, {"range": span(text, 0, 2), "text": ""}))
+            status = await ask(wire, "s", "workspace/executeCommand", {"command": "diffcode.status"})
+            assert status["accepted"] == 1
+
+    asyncio.run(run())
+
+
 def test_nothing_is_looked_for_where_that_is_switched_off():
     filler = FakeFiller("math.pi")
 

@@ -239,6 +239,16 @@ local function moment(buf)
   return table.concat({ buf, api.nvim_buf_get_changedtick(buf), cursor() }, " ")
 end
 
+--- Who asked by hand is told why there is nothing.
+function M._why(client, buf)
+  send(client, "why", "workspace/executeCommand", { command = "diffcode.status" }, buf, function(_, figures)
+    local why = figures and figures.silence
+    if type(why) == "string" then
+      say("nothing to suggest: " .. why)
+    end
+  end)
+end
+
 local function ask(buf, kind)
   local client = M.client(buf)
   if not client then
@@ -258,6 +268,9 @@ local function ask(buf, kind)
       return
     end
     local item = (result.items or result)[1] -- the server has one or none
+    if not item and kind == INVOKED then
+      M._why(client, buf)
+    end
     if not item or item.range.start.line ~= row or not present(of_item(item, row, client.offset_encoding)) then
       hide()
     end
@@ -436,6 +449,9 @@ local function tell(result)
   local lines = { result.state .. (result.reason and ": " .. result.reason or "") }
   for _, name in ipairs({ "loaded", "asked", "remembered", "shown", "accepted", "suggestionMs" }) do
     lines[#lines + 1] = name .. " " .. tostring(result[name])
+  end
+  if type(result.silence) == "string" then
+    lines[#lines + 1] = "nothing was suggested last: " .. result.silence
   end
   say(table.concat(lines, ", "))
 end

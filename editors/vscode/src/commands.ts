@@ -13,6 +13,7 @@ interface Answer {
 interface Figures {
   readonly state: string;
   readonly reason: string | null;
+  readonly silence: string | null;
   readonly loaded: boolean;
   readonly shown: number;
   readonly accepted: number;
@@ -103,9 +104,10 @@ async function showStatus(server: Server): Promise<void> {
 }
 
 function inWords(figures: Figures): string {
-  const { state, reason, loaded, shown, accepted, suggestionMs } = figures;
+  const { state, reason, silence, loaded, shown, accepted, suggestionMs } = figures;
   const model = loaded ? `a suggestion takes ${suggestionMs} ms` : 'the model is not loaded yet';
-  return `${reason ?? state}; ${model}; ${accepted} of ${shown} suggestions accepted`;
+  const why = silence ? `; nothing was suggested last: ${silence}` : '';
+  return `${reason ?? state}; ${model}; ${accepted} of ${shown} suggestions accepted${why}`;
 }
 
 /** Whatever goes wrong is told; a wish to stop is nothing wrong. */
