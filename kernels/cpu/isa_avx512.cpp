@@ -52,6 +52,10 @@ inline __m512 scales_at(const uint16_t* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+// Weights are fetched into the second cache only: the first one cannot await as many lines as memory sends at its full
+// rate, and then 5 or 9 rows waited for memory and computed by turns.
+constexpr int kAhead = 16384;  // bytes
+
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
 // rows' bytes can then be broadcast four at a time. The sums over groups live in memory on purpose: kept in registers
 // they would push out the 24 accumulators of the inner loop.
@@ -78,7 +82,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
     for (int k = 0; k < quads; k += Weights::kCount) {
       const Weights fours(w);
       for (int line = 0; line < Weights::kBytes; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(w) + 16384 + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead + line, _MM_HINT_T1);
       w += Weights::kBytes;
 #pragma GCC unroll 2
       for (int i = 0; i < Weights::kCount; i++) {

@@ -258,10 +258,10 @@ uint64_t walk(const uint8_t* memory, size_t size) {
   typedef uint64_t Eight __attribute__((vector_size(64), aligned(1)));
   Eight sums[4] = {};
   for (size_t i = 0; i + 256 <= size; i += 256) {
-    __builtin_prefetch(memory + i + 4096);
-    __builtin_prefetch(memory + i + 4160);
-    __builtin_prefetch(memory + i + 4224);
-    __builtin_prefetch(memory + i + 4288);
+    __builtin_prefetch(memory + i + 16384, 0, 2);
+    __builtin_prefetch(memory + i + 16448, 0, 2);
+    __builtin_prefetch(memory + i + 16512, 0, 2);
+    __builtin_prefetch(memory + i + 16576, 0, 2);
     for (int s = 0; s < 4; s++) sums[s] += *reinterpret_cast<const Eight*>(memory + i + s * 64);
   }
   const Eight all = sums[0] + sums[1] + sums[2] + sums[3];
