@@ -67,9 +67,10 @@ inline void ahead(const uint8_t* from) {
 inline void add32(__m256i& sum, __m256i more) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more)); }
 inline void add16(__m256i& sum, __m256i more) { asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more)); }
 
-// P times eight outputs of R rows of a tile of MR rows, `x` pointing to the first: a group's products, as integers.
-template <int MR, int R, int P, int BITS>
-inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m256i (&totals)[P][R]) {
+// P times eight outputs of R rows of a tile, `x` pointing to the first: a group's products, as integers.
+template <int R, int P, int BITS>
+inline void products(const uint8_t* w, const int8_t* x, size_t apart, int quads, int part,
+                     __m256i (&totals)[P][R]) {
   const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
   for (int p = 0; p < P; p++) {
@@ -79,7 +80,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
   if constexpr (BITS == 8) {
     // The sign of a weight goes to the row's byte: 127 * 127 * 2 is below 2^15, 255 * 127 * 2 would not be.
     const __m256i middle = _mm256_set1_epi8(-128);
-    for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += MR * 4) {
+    for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += apart) {
       ahead(w);
 #pragma GCC unroll 4
       for (int p = 0; p < P; p++) {
@@ -102,7 +103,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++) dots[p][r] = _mm256_setzero_si256();
       }
-      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes, x += MR * 8) {
+      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes, x += 2 * apart) {
         ahead(w);
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
@@ -111,7 +112,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
           for (int i = 0; i < 2; i++) {
 #pragma GCC unroll 6
             for (int r = 0; r < R; r++)
-              add16(dots[p][r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + (i * MR + r) * 4)));
+              add16(dots[p][r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + i * apart + r * 4)));
           }
         }
       }
@@ -130,6 +131,7 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
   const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = linear.block_bytes() / groups;
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + begin * 4;
+  const size_t apart = rows.apart(MR);
   for (int part = 0; part < kBlock / 8; part += P) {
     const uint8_t* w = linear.weights + block * linear.block_bytes();
     const uint16_t* scales = linear.scales + first * groups + part * 8;
@@ -138,7 +140,7 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
       for (int r = 0; r < R; r++) sums[p][r] = _mm256_setzero_ps();
     for (int g = 0; g < groups; g++) {
       __m256i totals[P][R];
-      products<MR, R, P, BITS>(w + g * group_bytes, x + static_cast<size_t>(g) * quads * MR * 4, quads, part, totals);
+      products<R, P, BITS>(w + g * group_bytes, x + g * quads * apart, apart, quads, part, totals);
       for (int r = 0; r < R; r++) {
         const size_t at = static_cast<size_t>(row + begin + r) * groups + g;
         const int32_t zeros = BITS == 8 ? 0 : rows.sums[at] * linear.zero();  // weights of 8 bits have their signs again

@@ -68,6 +68,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
   const float* row_scales = rows.scales + static_cast<size_t>(row) * groups;
   const int32_t* row_sums = rows.sums + static_cast<size_t>(row) * groups;
+  const size_t apart = rows.apart(MR);
   alignas(64) float sums[MR][kBlock];
   for (int r = 0; r < MR; r++) {
     _mm512_store_ps(sums[r], _mm512_setzero_ps());
@@ -94,7 +95,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
           dot(dots[r][0], fours.weights[i][0], bytes);
           dot(dots[r][1], fours.weights[i][1], bytes);
         }
-        x += MR * 4;
+        x += apart;
       }
     }
     asm volatile("" ::: "memory");
