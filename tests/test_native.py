@@ -19,9 +19,10 @@ from diffcode.errors import Cancelled
 from diffcode.hub import cache_home
 from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
+from diffcode.kernels import reference
 from diffcode.kernels.cpu import native
-from diffcode.kernels.cpu.engine import EngineSession
-from diffcode.kernels.pack import Form, pack_linear, unpack_linear
+from diffcode.kernels.cpu.engine import EngineAdapter, EngineSession, EngineSuccessor
+from diffcode.kernels.pack import Form, PackedLinear, pack_linear, unpack_linear
 from diffcode.native import FORMS
 from diffcode.policies import Guess
 
@@ -33,26 +34,46 @@ SHAPES = {
 }
 
 
-def rounding(model: Model, dtype: str) -> Callable[..., Tensor]:
-    """`F.linear` as the engine computes it: rows in 8 bits by groups, weights by what they are."""
+def exact(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
+    """A packed map as the engine computes it: rows in 8 bits by groups, weights by what they are."""
+    groups = x.float().unflatten(-1, (-1, packed.group))
+    most = groups.abs().amax(-1, keepdim=True)
+    inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
+    bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
+    y = bytes_.double() @ unpack_linear(packed).double().T
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def rounding(model: Model, dtype: str, packed: EngineAdapter) -> Callable[..., Tensor]:
+    """`F.linear` as the engine computes it."""
     form, adapter = FORMS[dtype], model.adapter
     assert adapter is not None
-    assert adapter.successor is not None
-    eights = [low for layer in adapter.layers for low in layer.values()] + [adapter.successor]
-    others = {low.up_Er.data_ptr(): Form() for low in eights}
-    others |= {low.down_rD.data_ptr(): Form(8, form.group) for low in eights[:-1]}
-    others |= {adapter.successor.down_rD.data_ptr(): Form()}
+    others = {}
+    for layer, mine in zip(adapter.layers, packed.low_rank, strict=True):
+        others |= {layer[name].down_rD.data_ptr(): Form(8, low.group) for name, (low, _) in mine.items()}
+        others |= {layer[name].up_Er.data_ptr(): Form(8, high.group) for name, (_, high) in mine.items()}
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        packed = pack_linear(weight, None, others.get(weight.data_ptr(), form))
-        groups = x.float().unflatten(-1, (-1, packed.group))
-        most = groups.abs().amax(-1, keepdim=True)
-        inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
-        bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
-        y = bytes_.double() @ unpack_linear(packed).double().T
-        return (y if bias is None else y + bias).to(x.dtype)
+        width = weight.shape[1]
+        y = exact(x[:, :width], pack_linear(weight, None, others.get(weight.data_ptr(), form)), bias)
+        if x.shape[1] == width:
+            return y
+        assert packed.successor is not None
+        return y + exact(x[:, width:], packed.successor.head)
 
     return linear
+
+
+def following(packed: EngineSuccessor) -> Callable[..., Tensor]:
+    """`reference.successor` as the engine computes it: what the map adds stands beside the state, for its own head."""
+
+    def successor(x_RD: Tensor, previous_RD: Tensor, down_HE: Tensor, up_DH: Tensor, eps: float) -> Tensor:
+        ones_D = torch.ones(x_RD.shape[1])
+        state_RD, token_RD = (reference.rms_norm(x, ones_D, eps) for x in (x_RD, previous_RD))
+        inner_RH = exact(state_RD, packed.state) + exact(token_RD, packed.token)
+        return torch.cat([x_RD, exact(torch.nn.functional.silu(inner_RH), packed.up)], 1)
+
+    return successor
 
 
 @pytest.fixture(params=[*((shape, "int8") for shape in SHAPES), ("four heads", "int5"), ("four heads", "int4")])
@@ -64,7 +85,8 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     kind = changes.pop("kind", "qwen2")
     folder = tiny.write_model(tmp_path / "model", kind, **changes)
     settings = tiny.config(kind, **changes)
-    tensors = tiny.adapter_tensors(settings, kept=range(0, tiny.VOCABULARY, 2))
+    shared = kind != "llama"  # else maps that read one input have low-rank maps of their own
+    tensors = tiny.adapter_tensors(settings, shared=shared, kept=range(0, tiny.VOCABULARY, 2))
     width = settings["hidden_size"]
     tensors["successor_down"] = torch.randn(32, 2 * width, generator=torch.Generator().manual_seed(5)) / width**0.5
     tensors["successor_up"] = torch.randn(width, 32, generator=torch.Generator().manual_seed(6)) / 32**0.5
@@ -74,7 +96,10 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", dtype))
     assert fast.packed is not None
     assert fast.packed.head.bits == FORMS[dtype].bits
-    monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype))
+    assert fast.engine is not None
+    packed = fast.engine._held[0].adapter  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype, packed))
+    monkeypatch.setattr(reference, "successor", following(packed.successor))
     return plain, fast
 
 
