@@ -42,6 +42,7 @@ def test_a_personal_adapter(
     assert set(outcome["before"]) == set(outcome["after"]) == {"exact", "tokens_a_forward", "milliseconds"}
     assert outcome["lines"] > 0
     assert Path(outcome["adapter"]) == tmp_path / "first" / "infill" / "best"
+    assert outcome["option"] == "--infill"  # it is no span adapter: fill --adapter would refuse it
     card = json.loads((tmp_path / "first" / "data" / "card.json").read_text())
     assert 1 <= card["validation_documents"] <= 4
     assert card["documents"] <= 30
