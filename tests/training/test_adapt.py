@@ -59,6 +59,7 @@ def test_what_is_learnt_is_the_repository_as_it_stands_at_the_first_checkpoint(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("diffcode.training.adapt.LINES", 1)
+    monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
     model = tiny.write_model(tmp_path / "model")
     given = ["train", "--adapt", str(repository), "--model", str(model), "--out", str(tmp_path / "out"), "--fresh"]
     given += ["--stage", "infill", "--rank", "4", "--dtype", "float32", "--device", "cpu", "--texts", "2"]
