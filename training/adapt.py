@@ -35,6 +35,7 @@ class Outcome:
     """Held-out lines of the repository, filled before and after."""
 
     adapter: str
+    option: str  # of diffcode fill, which takes it
     lines: int
     before: dict[str, float]
     after: dict[str, float]
@@ -99,7 +100,8 @@ def compare(data: Path, adapter: Path, given: dict[str, Any]) -> Outcome:
         turn = [("before", before), ("after", after)]
         for name, infiller in turn if number % 2 else turn[::-1]:
             found[name].append(infiller.fill_with(line.text, [(line.at, line.at)], options, stop="\n"))
-    return Outcome(str(adapter), len(lines), *(numbers(lines, found[name]) for name in ("before", "after")))
+    option = "--infill" if given["stage"] == "infill" else "--adapter"
+    return Outcome(str(adapter), option, len(lines), *(numbers(lines, found[name]) for name in ("before", "after")))
 
 
 def held_out_lines(data: Path, tokens: Tokens) -> list[Line]:
@@ -145,4 +147,4 @@ def show(outcome: Outcome, as_json: bool) -> None:
     click.echo(f"{outcome.lines} held-out lines of the repository   before   after")
     for name in outcome.before:
         click.echo(f"  {name.replace('_', ' '):36} {outcome.before[name]:8.3f} {outcome.after[name]:7.3f}")
-    click.echo(f"diffcode fill FILE --adapter {outcome.adapter}")
+    click.echo(f"diffcode fill FILE {outcome.option} {outcome.adapter}")

@@ -91,8 +91,8 @@ def test_time_is_one_for_all_messages(name: str):
     test = "def check(f):\n    for n in range(100): assert f(n) == 2 * n\n"
     programs = [Program(SLOW[name], test, "twice"), RIGHT]
     began = time.monotonic()
-    assert list(check_all(programs, isolation=best(), limits=Limits(seconds=1), workers=1)) == [TIMED_OUT, PASSED]
-    assert time.monotonic() - began < 4
+    assert list(check_all(programs, isolation=best(), limits=Limits(seconds=2), workers=1)) == [TIMED_OUT, PASSED]
+    assert time.monotonic() - began < 10
 
 
 LINE = """

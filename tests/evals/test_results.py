@@ -103,6 +103,25 @@ def test_damaged_run_is_named(folder: Folder, text: str):
         folder.run()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("problems", 5), ("problems", [5]), ("sittings", [1]), ("sittings", [{"commit": 1}])]
+)
+def test_run_of_another_kind_is_named(folder: Folder, name: str, value: object):
+    kept(folder, run_of(["a"]), [])
+    path = folder.path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UnreadableFile, match=f"of another kind: {name}"):
+        folder.run()
+
+
+def test_settings_of_another_kind_are_named(folder: Folder):
+    kept(folder, run_of(["a"]), [])
+    path = folder.path / "run.json"
+    path.write_text(path.read_text().replace('"samples": 1', '"samples": "1"'))
+    with pytest.raises(UnreadableFile, match="of another kind: samples"):
+        folder.run()
+
+
 def test_no_run(tmp_path: Path):
     with pytest.raises(UnreadableFile, match="holds no run"):
         Folder(tmp_path).run()

@@ -42,6 +42,7 @@ def test_a_personal_adapter(
     assert set(outcome["before"]) == set(outcome["after"]) == {"exact", "tokens_a_forward", "milliseconds"}
     assert outcome["lines"] > 0
     assert Path(outcome["adapter"]) == tmp_path / "first" / "infill" / "best"
+    assert outcome["option"] == "--infill"  # it is no span adapter: fill --adapter would refuse it
     card = json.loads((tmp_path / "first" / "data" / "card.json").read_text())
     assert 1 <= card["validation_documents"] <= 4
     assert card["documents"] <= 30
@@ -58,6 +59,7 @@ def test_what_is_learnt_is_the_repository_as_it_stands_at_the_first_checkpoint(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("diffcode.training.adapt.LINES", 1)
+    monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
     model = tiny.write_model(tmp_path / "model")
     given = ["train", "--adapt", str(repository), "--model", str(model), "--out", str(tmp_path / "out"), "--fresh"]
     given += ["--stage", "infill", "--rank", "4", "--dtype", "float32", "--device", "cpu", "--texts", "2"]
