@@ -52,8 +52,8 @@ tree:
 	  if [ -e "$$folder/__init__.py" ]; then ln -s "../../$$folder" .tree/diffcode/; fi; \
 	done
 
-fuzz: $(INSTALLED_DEV)  ## Send the language server 200,000 frames and 13,000 editing sessions
-	DIFFCODE_FUZZ=1 $(BIN)/python -m pytest tests/lsp/test_fuzz.py tests/lsp/test_text.py
+fuzz: $(INSTALLED_DEV)  ## Send the language server 200,000 frames and 120,000 editing sessions (8 minutes)
+	DIFFCODE_FUZZ=1 $(BIN)/python -m pytest tests/lsp/test_fuzz.py tests/lsp/test_fuzz_abilities.py tests/lsp/test_text.py
 
 table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the official files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull

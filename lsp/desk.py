@@ -147,9 +147,18 @@ class Desk(Feature):
     # ---- the model
 
     async def work(self, work: "Work[T]", rank: Rank, key: Hashable | None = None) -> T:
-        """`Session.run` for this connection and its settings."""
-        mine = None if key is None else (id(self), key)
-        return await self.session.run(work, spec=ModelSpec.of(self.server.settings), rank=rank, key=mine, owner=self)
+        """`Session.run` for this connection and its settings. What is nobody's fault but ours shows in the status."""
+        mine, spec = None if key is None else (id(self), key), ModelSpec.of(self.server.settings)
+        try:
+            done = await self.session.run(work, spec=spec, rank=rank, key=mine, owner=self)
+        except (Superseded, DiffcodeError):
+            raise
+        except Exception as error:
+            self.model_is("error", f"the model has failed ({type(error).__name__}): see the log, then diffcode.reload")
+            raise
+        if self._model[0] == "error":
+            self.model_is("normal")
+        return done
 
     def options(self, max_tokens: int | None = None, **more: Any) -> DenoiseOptions:
         """The settings of the denoising loop."""
@@ -205,6 +214,11 @@ class Desk(Feature):
             self._progress.end(reason)
             self._progress = None
 
+    def rests(self) -> None:
+        """Nothing runs any more."""
+        if self._model[0] == "busy" and self.session.loaded:
+            self.model_is("normal")
+
     def loading(self, what: str, share: float | None) -> None:
         """Loading goes on."""
         if self._progress is None:
@@ -231,8 +245,8 @@ class _FromThread:
     def working(self, rank: Rank | None) -> None:
         if rank is Rank.COMMAND:
             self.desk.server.from_thread(self.desk.model_is, "busy", "filling")
-        elif self.desk.session.loaded:
-            self.desk.server.from_thread(self.desk.model_is, "normal")
+        elif rank is None:
+            self.desk.server.from_thread(self.desk.rests)
 
 
 def _readable(text: str) -> str:

@@ -97,7 +97,7 @@ def worth_showing(
     spot = Spot(text, hole.start, code)
     moment = Moment(spot, hole, new, "", tuple(recent_edits), tuple(confidence), options)
     verdict = _judge(BEFORE_SHOWING, moment, trigger)
-    if verdict.gate == showing.makes_error.__name__ and "\n" in normalise(new):
+    if verdict.gate == showing.makes_error.__name__:
         end = line_end_of(new)
         versions = (version.replace("\n", end) for version in rescued(normalise(new), spot.head, cut))
         moments = (replace(moment, new=version) for version in versions)

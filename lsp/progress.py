@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from diffcode.lsp.endpoint import Endpoint, NoAnswer
@@ -12,6 +13,7 @@ REPORT_SECONDS = 0.05  # reports that come faster are left out
 CREATE_SECONDS = 10.0
 
 Token = int | str
+command_token: ContextVar[Any] = ContextVar("command_token", default=None)  # the `workDoneToken` of what runs here
 
 
 class Progress:

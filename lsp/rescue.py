@@ -1,4 +1,4 @@
-"""Several lines that do not parse as they are, made to: what they leave open is closed, the last lines go.
+"""Text that does not parse as it is, made to: what it leaves open is closed, the last lines go.
 
 A model that sees the brackets behind the cursor may take one of them for its own, and one that ran out of tokens ends
 anywhere; what it wrote before that is still good.

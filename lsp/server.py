@@ -15,7 +15,7 @@ from diffcode.lsp.endpoint import Endpoint, Inlet, NotificationHandler, Outlet, 
 from diffcode.lsp.feature import CommandHandler, Feature, merged
 from diffcode.lsp.messages import BadParams, Code, Params, RequestError
 from diffcode.lsp.parent import alive, death_of
-from diffcode.lsp.progress import ProgressBoard
+from diffcode.lsp.progress import ProgressBoard, command_token
 from diffcode.lsp.settings import Settings
 from diffcode.lsp.status import Status
 from diffcode.lsp.sync import Documents
@@ -221,6 +221,7 @@ class Server:
         handler = self._commands.get(name)
         if handler is None:
             raise BadParams("there is no such command")
+        command_token.set(given.get("workDoneToken"))
         return await handler(arguments if isinstance(arguments, list) else [])
 
     def _settings_changed(self, old: Settings, new: Settings) -> None:

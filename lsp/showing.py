@@ -99,9 +99,10 @@ def makes_error(moment: Moment) -> str:
     base = _damage(code, tail)
     if moment.spot.faulty:  # a line that is being typed: what would any plain name make of it?
         base = min(base, _damage(code.edited(hole.start, hole.end, "x"), tail))
-    opened = brackets(normalise(moment.new))[0] if "\n" not in moment.new else []
+    last = "\n" not in moment.new and not Spot(moment.spot.text, hole.end).rest.strip()
+    opened = brackets(normalise(moment.new))[0] if last else []
     closers = "".join({"(": ")", "[": "]", "{": "}"}[moment.new[at]] for at in reversed(opened))
-    for closing in dict.fromkeys(("", closers)):  # one line may leave open what the user is going to close
+    for closing in dict.fromkeys(("", closers)):  # at a line's end what the user is going to close may be open
         errors, reach = _damage(code.edited(hole.start, hole.end, moment.new + closing), tail)
         if errors <= base[0] and reach <= base[1]:
             return ""

@@ -229,10 +229,11 @@ class Suggester:
     def _offer(self, ask: Ask, text: str) -> Offer:
         """Several lines within a line take what the editor put behind the cursor (`}`) to their end."""
         start, end = ask.cursor, ask.cursor
-        rest = Spot(str(ask.snapshot), ask.cursor).rest.rstrip()
+        spot = Spot(str(ask.snapshot), ask.cursor)
+        rest = spot.rest.rstrip()
         several = "\n" in normalise(text)
         if several and rest and not rest.strip(CLOSING) and ask.selected is None:
-            end, text = end + len(rest), text + rest
+            end, text = end + len(rest), text + _own_line(text, spot.head) + rest
         elif several and rest:
             text = normalise(text).split("\n", 1)[0]
         if ask.selected is not None:
@@ -245,6 +246,12 @@ def _finished(written: Written, many: bool) -> str:
     if written.finished != "budget" or not many or "\n" not in written.text:
         return written.text
     return written.text[: written.text.rindex("\n")]
+
+
+def _own_line(text: str, head: str) -> str:
+    """What comes between a block and the bracket that ends it, where the block has not said so itself."""
+    first, *_, last = normalise(text).split("\n")
+    return "" if first.strip() or not last.strip() else line_end_of(text) + indentation(head)
 
 
 def _new_line(text: str, cursor: int) -> str:

@@ -14,7 +14,7 @@ from diffcode.lsp.gates import GateOptions
 from diffcode.lsp.messages import Code as ErrorCode
 from diffcode.lsp.messages import RequestError
 from diffcode.lsp.plans import Plan
-from diffcode.lsp.progress import Progress
+from diffcode.lsp.progress import Progress, command_token
 from diffcode.lsp.session import Rank, Superseded
 from diffcode.lsp.spot import Spot
 from diffcode.lsp.wishes import Wish, plan_of
@@ -43,7 +43,7 @@ class Workshop:
         plan = await self.plan(wish)
         if plan is None:
             raise RequestError(ErrorCode.REQUEST_FAILED, f"{wish.kind}: there is nothing to do here")
-        progress = self.desk.server.progress.start(f"diffcode: {plan.title}", cancellable=True)
+        progress = self.desk.server.progress.start(f"diffcode: {plan.title}", command_token.get(), cancellable=True)
         try:
             changes = await self._changes(wish, plan, Rank.COMMAND, progress)
         except Superseded:

@@ -247,6 +247,8 @@ LOUD_SHOWN = [
     Shown("", "go", "package a\n\nfunc f() {\n\t¦\n}\n", "for {\n\t\tg(h(1", "for {\n\t\tg(h(1))\n\t}"),
     Shown("", "typescript", "f(() => {\n  ¦\n});\n", "g();\n  h((x) => {\n    i", "g();\n  h((x) => {\n    i\n  })"),
     Shown("", "python", "def f(x):\n    ¦\n", "y = g(x)\n    if y ==", "y = g(x)"),
+    Shown("", "python", "z = [x / max(¦) for x in xs]\n", "abs(x", "abs(x)"),
+    Shown("", "javascript", "f(¦);\n", "g({ a: h(1", "g({ a: h(1)})"),
     Shown("", "python", "x = ¦\n", "compute(a)", "compute(a)"),
     Shown("", "python", "def area(r):\n    ¦\n", "return 3 * r\n", "return 3 * r"),
     Shown("", "python", "x = ¦\n", "compute(a)", edits=(RecentEdit(0, "", "x = "),)),

@@ -27,11 +27,13 @@ PRINTED = re.compile(r"open (http://127\.0\.0\.1:([0-9]+)/([\w-]{43})/) \(Ctrl-C
 
 
 class SlowFiller(FakeFiller):
-    """Writes MEAN, BODY and WARMEST into the holes of the page's Python sample, MEAN anywhere else, word by word.
+    """Writes MEAN, BODY and WARMEST into the holes of the page's Python sample, MEAN anywhere else but where the third
+    one is tried again, word by word.
     BODY begins with the line end that a hole alone on its line takes in."""
 
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
-        texts = (MEAN, BODY, WARMEST) if len(task.holes) == 3 else (MEAN,) * len(task.holes)
+        alone = WARMEST if "warmest(days)" in task.text[: task.holes[0].start][-60:] else MEAN
+        texts = (MEAN, BODY, WARMEST) if len(task.holes) == 3 else (alone,) * len(task.holes)
         for hole, text in enumerate(texts if on_step else ()):
             for step, end in enumerate([*re.finditer(r"(?<=\S)\s", text), re.search(r"\Z", text)]):
                 if stop():

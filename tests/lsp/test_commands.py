@@ -93,6 +93,27 @@ async def allow(wire) -> None:
         await asyncio.sleep(0.002)
 
 
+def test_a_command_reports_to_the_token_that_came_with_it():
+    """And asks for no other: there would be two messages for one wish."""
+
+    async def run():
+        async with helped(FakeFiller("h", frames=["math."]), PROGRESS) as (_, wire):
+            wire.feed(did_open(TEXT))
+            where = {"uri": URI, "position": place(TEXT, TEXT.index("???"))}
+            wish = {"command": "diffcode.fill", "arguments": [where], "workDoneToken": "mine"}
+            wire.feed(request(1, "workspace/executeCommand", wish))
+            edit = await wire.asked("workspace/applyEdit")
+            wire.feed({"id": edit["id"], "result": {"applied": True}})
+            await wire.answer(1)
+            told = [m["params"] for m in wire.sent if m.get("method") == "$/progress"]
+            return [params["value"] for params in told if params["token"] == "mine"], told
+
+    mine, told = asyncio.run(run())
+    assert [value["kind"] for value in mine] == ["begin", "report", "end"]
+    assert (mine[0]["title"], mine[1]["message"]) == ("diffcode: Fill ???", "math.")
+    assert not any("Fill" in params["value"].get("title", "") for params in told if params["token"] != "mine")
+
+
 @pytest.mark.parametrize("live", [True, False])
 def test_a_live_preview_is_shown_while_it_is_made(live):
     filler = FakeFiller("h", frames=["math.", "math.pi"])

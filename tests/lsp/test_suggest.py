@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from lsp_asks import CURSOR, TEXT, inline, items, shows
 from lsp_fake import ALL, FakeFiller, Loads, ask, helped, span
-from lsp_kit import did_open, served
+from lsp_kit import did_open, request, served
 
 from diffcode.errors import ModelUnavailable
 from diffcode.lsp.abilities import abilities
@@ -47,6 +47,9 @@ def test_what_follows_on_the_line_is_replaced_and_not_repeated():
     new, whole = shows(text, text.index("}"), "\n  return 1;\n", language="javascript", uri="file:///a.js")
     assert whole == "function f() {\n  return 1;\n}\n"
     assert new.endswith("}")
+    text = "  g((x) => {});\n"  # the bracket gets its line also where the model has not said so
+    new, whole = shows(text, text.index("}"), "\n    return h(x", language="javascript", uri="file:///a.js")
+    assert whole == "  g((x) => {\n    return h(x)\n  });\n"
     text = "x = f()\n"
     new, whole = shows(text, 6, "a, b)")
     assert (new, whole) == ("a, b", "x = f(a, b)\n")
@@ -168,6 +171,27 @@ def test_the_status_tells_why_there_was_no_suggestion(cursor, new, why):
                 assert (bool(found), status["silence"]) == (why is None, why)
 
     asyncio.run(run())
+
+
+def test_a_model_that_fails_shows_in_the_status_until_it_does_better():
+    def broken(_task):
+        raise RuntimeError("what the user typed")
+
+    async def run():
+        filler = FakeFiller(broken)
+        async with helped(filler) as (_, wire):
+            wire.feed(did_open(TEXT), request(1, "textDocument/inlineCompletion", inline(TEXT, CURSOR)))
+            failed = (await wire.answer(1))["error"]
+            filler.answer = lambda _: ["r * r"]
+            assert len(await items(wire, 2, TEXT, CURSOR)) == 1
+            told = [m["params"] for m in wire.sent if m.get("method") == "diffcode/status"]
+            return failed, [status for status in told if status["state"] != "busy"]
+
+    failed, told = asyncio.run(run())
+    assert failed["code"] == -32603
+    assert [status["state"] for status in told] == ["normal", "normal", "error", "normal"]
+    assert told[2]["reason"] == "the model has failed (RuntimeError): see the log, then diffcode.reload"
+    assert "typed" not in str(failed)
 
 
 def test_a_setting_for_inline_suggestions_alone():

@@ -15,8 +15,8 @@ from diffcode.lsp import params, text
 from diffcode.lsp.document import Document
 from diffcode.lsp.text import ENCODINGS, BadPosition, Position, Range, Text, whole
 
-# `make fuzz` sets it: 10,000 sessions in all
-SESSIONS = 280 if os.environ.get("DIFFCODE_FUZZ") else 8
+# `make fuzz` sets it: 10,000 sessions for each encoding and line end
+SESSIONS = 2_500 if os.environ.get("DIFFCODE_FUZZ") else 8
 LINE_ENDS = [["\n"], ["\r\n"], ["\r"], ENDS]
 
 

@@ -132,6 +132,8 @@ def test_the_bundle_in_an_editor_made_up(node: str, copy: Path, workspace: Path,
     assert seen["varied"] == FILLED.replace("double", "unforeseen")
     assert [item["insertText"] for item in seen["indented"]] == ["\n\treturn 3 * x"], "the editor's indentation"
     assert seen["whileOff"] == []
+    assert [15, "hole 1 of 2: half of it"] in seen["reports"], "the live text, where the wish can be cancelled"
+    assert not any("half of it" in message for location, message in seen["reports"] if location == 10)
     ready, busy, off, error = (f"$({icon}) diffcode" for icon in ("wand", "loading~spin", "circle-slash", "warning"))
     assert {ready, busy, off} == set(seen["statuses"])
     assert seen["statuses"].index(ready) < seen["statuses"].index(off)

@@ -44,8 +44,8 @@ async function edit(server: Server, command: string, place: Place, more: object 
   const argument = { uri: document.uri.toString(), version: document.version, ...(range && { range }), ...more };
   const progress = { location: vscode.ProgressLocation.Notification, title: 'diffcode', cancellable: true };
   await told(async () => {
-    const answer = await vscode.window.withProgress(progress, (_report, token) =>
-      server.run<Answer | null>(command, argument, token),
+    const answer = await vscode.window.withProgress(progress, (notice, token) =>
+      server.run<Answer | null>(command, argument, token, (message) => notice.report({ message })),
     );
     if (answer?.applied === false) throw new Error(answer.failureReason ?? 'the editor has not taken the edit');
   });

@@ -1,7 +1,7 @@
 // The server: found, started, stopped, asked. There is at most one process.
 import { homedir } from 'node:os';
 import * as vscode from 'vscode';
-import { ExecuteCommandRequest, State, type LanguageClient } from 'vscode-languageclient/node';
+import { ExecuteCommandRequest, State, WorkDoneProgress, type LanguageClient } from 'vscode-languageclient/node';
 import { makeClient } from './client';
 import { findProgram } from './find';
 import type { StatusLine } from './status';
@@ -10,9 +10,12 @@ const NOT_FOUND = 'diffcode was not found: install it with pip, or name the prog
 const HOW = 'How to Install';
 const NAME_IT = 'Open Setting';
 
+type Told = (message: string) => void;
+
 export class Server {
   private client: LanguageClient | undefined;
   private turn: Promise<void> = Promise.resolve();
+  private commands = 0;
 
   constructor(
     readonly output: vscode.LogOutputChannel,
@@ -35,12 +38,21 @@ export class Server {
     });
   }
 
-  /** The answer to a command of the server's. Rejects with what a person can be told. */
-  async run<R>(command: string, argument?: object, token?: vscode.CancellationToken): Promise<R> {
+  /** The answer to a command of the server's; `told` hears how it goes. Rejects with what a person can be told. */
+  async run<R>(command: string, argument?: object, token?: vscode.CancellationToken, told?: Told): Promise<R> {
     await this.turn;
-    if (this.client?.state !== State.Running) throw new Error(`the server does not run: ${this.status.reason}`);
-    const params = { command, arguments: argument ? [argument] : [] };
-    return (await this.client.sendRequest(ExecuteCommandRequest.type, params, token)) as R;
+    const client = this.client;
+    if (client?.state !== State.Running) throw new Error(`the server does not run: ${this.status.reason}`);
+    const workDoneToken = `command-${++this.commands}`;
+    const heard = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
+      if (value.message !== undefined) told?.(value.message);
+    });
+    try {
+      const params = { command, arguments: argument ? [argument] : [], ...(told && { workDoneToken }) };
+      return (await client.sendRequest(ExecuteCommandRequest.type, params, token)) as R;
+    } finally {
+      heard.dispose();
+    }
   }
 
   // Starting and stopping take their turns: a setting may change while the server is being started.

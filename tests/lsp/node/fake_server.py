@@ -29,7 +29,7 @@ if __name__ == "__main__":
         with Path(os.environ["DIFFCODE_TEST_PIDS"]).open("a", encoding="utf-8") as pids:
             pids.write(f"{os.getpid()}\n")
     assert sys.argv[1] == "lsp", sys.argv
-    session = Session(Loads(FakeFiller(answer)))
+    session = Session(Loads(FakeFiller(answer, frames=["half of it"])))
     abilities.the_session = lambda: session
     sys.argv[1:2] = []
     command.main()

@@ -6,7 +6,7 @@ const { fileURLToPath, pathToFileURL } = require('node:url');
 const MANIFEST = join(__dirname, '..', '..', '..', 'editors', 'vscode', 'package.json');
 const { contributes } = JSON.parse(readFileSync(MANIFEST, 'utf8'));
 
-const seen = { statuses: [], messages: [], log: [] };
+const seen = { statuses: [], messages: [], log: [], reports: [] };
 const providers = { inline: [] };
 const commands = new Map();
 const documents = [];
@@ -249,7 +249,10 @@ const api = {
     showWarningMessage: message('warning'),
     showErrorMessage: message('error'),
     showQuickPick: async (items) => control.choose(items),
-    withProgress: async (_options, task) => task({ report() {} }, new CancellationTokenSource().token),
+    withProgress: async ({ location }, task) => {
+      const report = ({ message }) => seen.reports.push([location, message]);
+      return task({ report }, new CancellationTokenSource().token);
+    },
   },
   workspace: {
     workspaceFolders: folders,
