@@ -5,9 +5,11 @@ is small and packed when it is loaded.
 """
 
 import hashlib
+import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ctypes import c_int32
 from pathlib import Path
 
@@ -44,6 +46,7 @@ FORMAT = 3  # of the packed file
 # How a model's maps are rounded, by its dtype.
 FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32)}
 MASKED = -1
+POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14
 NO_FAVOURS = Favours()
 
 
@@ -62,6 +65,7 @@ def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
     with FileLock(f"{file}.lock"):
         if not file.exists():
             _write(backbone, file, FORMS[dtype])
+    _cache(file)
     with safe_open(file, framework="pt") as opened:
         stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     shape = EngineShape(s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, s.norm_eps)
@@ -133,9 +137,30 @@ def _write(backbone: Backbone, file: Path, form: Form) -> None:
     os.close(handle)
     try:
         save_file(tensors, part, metadata={"format": "pt", "diffcode": str(FORMAT)})
+        _uncache(part)
         os.replace(part, file)
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+def _uncache(file: str) -> None:
+    """Have a written file read again, by `_cache`: what was written lies in the system's cache in pages of 4 KB."""
+    if hasattr(os, "posix_fadvise"):
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+            os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _cache(file: Path) -> None:
+    """Read a file, if the system has not, in pages of 2 MB where it can: some file systems of Linux from 6.x on.
+
+    With pages of 4 KB a processor looks up addresses as long as it computes. Whoever maps the file later gets these.
+    """
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+            for advice in (mmap.MADV_HUGEPAGE, POPULATE_READ):
+                with suppress(OSError):  # an older system
+                    memory.madvise(advice)
 
 
 def _named(name: str, packed: PackedLinear) -> dict[str, Tensor]:
