@@ -26,6 +26,7 @@ KINDS: dict[Kind, str] = {  # of the protocol
     "ripple": "quickfix",
 }
 LIVELY = (0.8, 1.0, 1.2)  # temperatures of one try after the other, where the first choice stands there already
+VARIED = ((0.8, 1), (1.0, 1), (1.2, 1), (1.2, 2), (1.5, 3))  # temperature, times as many tokens masked
 LEAST_TOKENS, MOST_TOKENS = 64, 512
 FEW_TOKENS = 12  # room in a hole of a few tokens: more is something else than what stood there
 
@@ -95,10 +96,10 @@ def rewrite_selection(text: str, start: int, end: int, code: Code | None) -> Pla
 
 
 def vary_selection(text: str, start: int, end: int, strength: float, seed: int, code: Code | None) -> Plan | None:
-    """A share of the selection's tokens anew."""
+    """A share of the selection's tokens anew; more of them where only what stood there comes again."""
     tries, holes = [], list[Hole]()
-    for n, warmth in enumerate(LIVELY):
-        found = vary(text, start, end, strength, random.Random(seed + n), code)
+    for n, (warmth, times) in enumerate(VARIED):
+        found = vary(text, start, end, min(1.0, times * strength), random.Random(seed + n), code)
         tries.append(Attempt(tuple(Place(hole, None) for hole in found), warmth, seed + n))
         holes += found
     if not holes:

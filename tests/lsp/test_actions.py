@@ -203,6 +203,19 @@ def test_varying_masks_a_share_and_tries_other_seeds():
     assert all(0.2 < share < 0.8 for share in shares)
 
 
+def test_varying_masks_more_where_the_same_comes_again():
+    start, end = TEXT.index("    result = 0"), TEXT.index("    return result")
+
+    def answer(task):
+        same = [task.text[h.start : h.end] for h in task.holes]
+        return same if len(filler.tasks) < 5 else [old.replace("shape", "form") for old in same]
+
+    filler = FakeFiller(answer)
+    assert "form" in after(TEXT, start, end, "Vary selection (30%)", filler)
+    masked = [sum(h.end - h.start for h in task.holes) for task in filler.tasks]
+    assert min(masked[3:]) > max(masked[:3])
+
+
 def test_a_repair_must_leave_fewer_errors_and_begins_with_what_is_unlikely():
     text = TEXT.replace("for shape in shapes:", "for shape im shapes:")
     at = text.index("im shapes")
