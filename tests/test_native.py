@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def exact(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor
 
 def rounding(model: Model, dtype: str, packed: EngineAdapter) -> Callable[..., Tensor]:
     """`F.linear` as the engine computes it."""
+    pack = cache(lambda weight, form: pack_linear(weight, None, form))  # a tensor is its own key
     form, adapter = FORMS[dtype], model.adapter
     assert adapter is not None
     others = {}
@@ -55,7 +57,7 @@ def rounding(model: Model, dtype: str, packed: EngineAdapter) -> Callable[..., T
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         width = weight.shape[1]
-        y = exact(x[:, :width], pack_linear(weight, None, others.get(weight.data_ptr(), form)), bias)
+        y = exact(x[:, :width], pack(weight, others.get(weight.data_ptr(), form)), bias)
         if x.shape[1] == width:
             return y
         assert packed.successor is not None
@@ -103,17 +105,49 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return plain, fast
 
 
-def check_alike(said: list[Guess], fast: list[Guess], drawn: bool) -> None:
-    """Equal but for values that lay between two bytes and were rounded the other way; later layers may enlarge that."""
+def run(model: Model, temperature: float, end_bias: float) -> list[Guess]:
+    """All that a session says of STEPS."""
+    session = model.session(model.noise(3) if temperature else None, temperature, end_bias=end_bias)
+    said: list[Guess] = []
+    for step in STEPS:
+        base, spans = session.step(*step)
+        session.keep(len(step[0]))
+        assert [len(guesses) for guesses in spans] == [len(step[2]) * (i in step[3]) for i in range(len(step[1]) + 1)]
+        said += [*base, *(g for guesses in spans for g in guesses)]
+    return said
+
+
+def wavering(exact: Callable[..., Tensor], seed: int) -> Callable[..., Tensor]:
+    """`exact` of rows that differ in their last bits of fp32, as they do where sums are made in another order."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def wavers(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
+        return exact((x * (1 + 1e-6 * torch.randn(x.shape, generator=generator))).to(x.dtype), packed, bias)
+
+    return wavers
+
+
+def apart(said: list[Guess], fast: list[Guess], name: str) -> tuple[float, float]:
+    """How far a value lies apart where the tokens are the same: the third quartile, and the most."""
+    same = ((one, other) for one, other in zip(said, fast, strict=True) if one.token == other.token)
+    off = sorted(abs(getattr(one, name) - getattr(other, name)) for one, other in same)
+    return off[len(off) * 3 // 4], off[-1]
+
+
+def check_alike(said: list[Guess], fast: list[Guess], drawn: bool, again: list[list[Guess]]) -> None:
+    """Equal but for values that lay between two bytes and were rounded the other way; later layers may enlarge that.
+
+    `again`: what the specification says of rows with other last bits. It is not closer to itself than that either.
+    """
     assert [g.origin for g in said] == [g.origin for g in fast]
-    same = [(one, other) for one, other in zip(said, fast, strict=True) if one.token == other.token]
     others = [one.margin for one, other in zip(said, fast, strict=True) if one.token != other.token]
     assert not (drawn and others)
     assert all(margin < 0.05 for margin in others), "another token where it was no near tie"
     for name in ("probability", "margin", "entropy"):
-        off = sorted(abs(getattr(one, name) - getattr(other, name)) for one, other in same)
-        assert off[len(off) * 3 // 4] < 0.02, name
-        assert off[-1] < 0.2, name
+        quartile, most = apart(said, fast, name)
+        floors = [apart(said, other, name) for other in again]
+        assert quartile < max(0.02, *(floor for floor, _ in floors)), name
+        assert most < max(0.2, *(floor for _, floor in floors)), name
 
 
 STEPS = (
@@ -129,18 +163,15 @@ STEPS = (
 def test_a_session_says_what_the_specification_says(
     models: tuple[Model, Model], temperature: float, end_bias: float
 ) -> None:
-    sessions = [m.session(m.noise(3) if temperature else None, temperature, end_bias=end_bias) for m in models]
-    said: list[Guess] = []
-    fast: list[Guess] = []
-    for step in STEPS:
-        (base, spans), (fast_base, fast_spans) = (session.step(*step) for session in sessions)
-        for session in sessions:
-            session.keep(len(step[0]))
-        said += [*base, *(g for guesses in spans for g in guesses)]
-        fast += [*fast_base, *(g for guesses in fast_spans for g in guesses)]
-        assert [len(s) for s in spans] == [len(s) for s in fast_spans]
-    check_alike(said, fast, drawn=temperature > 0)
-    ends = sum(g.token == models[0].tokens.fim.end for g in fast)
+    plain = models[0]
+    said, found = (run(model, temperature, end_bias) for model in models)
+    again = []
+    for seed in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "exact", wavering(exact, seed))
+            again.append(run(plain, temperature, end_bias))
+    check_alike(said, found, temperature > 0, again)
+    ends = sum(g.token == plain.tokens.fim.end for g in found)
     assert not end_bias or ends >= 6, "every base row whose tokens are not limited"
 
 
