@@ -63,7 +63,8 @@ table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the off
 	$(MEASURE) --task infill-random-light --data $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz \
 	  --decoders leftmost,verified,verified:ngrams=0 --out $(RUNS)/table/random-light
 	$(MEASURE) --task infill-multi --limit 256 --out $(RUNS)/table/multi
-	$(MEASURE) --task humaneval --out $(RUNS)/table/humaneval
+	$(MEASURE) --task humaneval --decoders leftmost --out $(RUNS)/table/humaneval
+	$(MEASURE) --task humaneval --decoders leftmost --adapter none --infill none --out $(RUNS)/table/humaneval-base
 
 vsix:  ## Package the VS Code extension (Node 20 and npm)
 	cd editors/vscode && npm ci && npm run package

@@ -7,6 +7,7 @@ touched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from diffcode.config import WindowOptions
 from diffcode.holes import Hole, apply_edits, line_start
@@ -28,8 +29,15 @@ class Block:
     heal: bytes  # the re-opened end of the prefix: the span must begin with it
     head: str  # what stands left of the hole on its line
     suffix: str  # what follows, line ends as "\n"
-    one_line: bool  # the hole holds a part of one line, and so will the fill
+    reach: "Reach"
+
+
+class Reach(NamedTuple):
+    """How far a fill may reach, from what stands in the hole and round it on its line."""
+
     inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
+    one_line: bool  # the hole is a part of one line, and so is the fill
+    one_block: bool  # the fill ends with the block that it begins
 
 
 def line_end_of(text: str) -> str:
@@ -49,16 +57,16 @@ def make_block(
 ) -> Block:
     """The canvas of hole `index`, the other holes showing their current `fills` (at first nothing)."""
     hole = holes[index]
-    reach = window.budget * CHARACTERS_A_TOKEN
+    visible = window.budget * CHARACTERS_A_TOKEN
     before = apply_edits(text[: hole.start], holes[:index], fills[:index]).removeprefix("\ufeff")
     shifted = [Hole(h.start - hole.end, h.end - hole.end) for h in holes[index + 1 :]]
     behind = apply_edits(text[hole.end :], shifted, fills[index + 1 :])
     if hole.end == 0:
         behind = behind.removeprefix("\ufeff")
-    after = normalise(behind[:reach])
-    if len(behind) > reach and "\n" in after:
+    after = normalise(behind[:visible])
+    if len(behind) > visible and "\n" in after:
         after = after[: after.rfind("\n") + 1]
-    prefix_ids, heal = _prefix_ids(_last_lines(before, reach), tokens)
+    prefix_ids, heal = _prefix_ids(_last_lines(before, visible), tokens)
     suffix_ids = tokens.encode(after)
     room = window.budget - 3
     share, jump = int(room * window.prefix_share), window.budget // JUMPS
@@ -66,14 +74,12 @@ def make_block(
     kept_suffix = _first_lines(suffix_ids, room - wanted, tokens)
     kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), jump, tokens)
     plain = window.plain_without_suffix and kept_prefix and not after.strip()
-    inserts_line, one_line = extent(text, hole)
     return Block(
         context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
         heal=heal,
         head=normalise(before[-WIDEST_LINE:]).rpartition("\n")[2],
         suffix=after,
-        one_line=one_line,
-        inserts_line=inserts_line,
+        reach=reach_of(text, hole),
     )
 
 
@@ -82,18 +88,22 @@ def _canvas(suffix: list[int], prefix: list[int], fim: FimIds) -> tuple[int, ...
     return (fim.prefix, fim.suffix, *suffix, fim.middle, *prefix)
 
 
-def extent(text: str, hole: Hole) -> tuple[bool, bool]:
-    """(inserts lines, stays within one line), from what stands in the hole and round it on its line.
-
-    Only what replaces a part of a line stays within it. How far an insertion reaches the model says: it was trained to
-    know (stage infill).
+def reach_of(text: str, hole: Hole) -> Reach:
+    """Only what replaces a part of a line stays within it: `x = ???`, and not a `???` that is a whole body. How far an
+    insertion reaches the model says, for it was trained to know (stage infill); but where nothing follows it cannot,
+    and a hole that was given a line, and so an indentation, is to be filled at that depth.
     """
     begins = line_start(text, hole.start)
     inside, after = normalise(text[hole.start : hole.end]), normalise(text[hole.end :][:WIDEST_LINE])
     followed = bool(after.split("\n", 1)[0].strip())
     at_start = hole.start == begins or text[: hole.start] == "\ufeff"
-    inserts_line = followed and (inside.endswith("\n") or (not inside and at_start))
-    return inserts_line, bool(inside) and "\n" not in inside
+    alone = not followed and not text[begins : hole.start].removeprefix("\ufeff").strip()
+    of_one_line = bool(inside) and "\n" not in inside
+    return Reach(
+        inserts_line=followed and (inside.endswith("\n") or (not inside and at_start)),
+        one_line=of_one_line and not alone,
+        one_block=(of_one_line and alone) or not text[hole.end :].strip(),
+    )
 
 
 def _last_lines(text: str, reach: int) -> str:

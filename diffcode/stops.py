@@ -1,5 +1,5 @@
-"""Where a fill ends: stop strings, the line's end, its block's end where nothing follows the hole, and the point from
-which it would repeat what does follow.
+"""Where a fill ends: stop strings, the line's end, its block's end, and the point from which it would repeat what
+follows the hole.
 
 The cut at the suffix is a safety net for models that do not know where a hole ends: they close the caller's bracket,
 write the rest of his line, or go on with his next lines.
@@ -33,7 +33,7 @@ class StopRule:
     one_line: bool = False
     inserts_line: bool = False
     head: str = ""  # what stands left of the hole on its line
-    one_block: bool = False  # where nothing follows, the fill ends with the block that it begins
+    one_block: bool = False  # the fill ends with the block that it begins
 
     def check(self, text: str) -> Cut | None:
         """The cut, if `text` (the span so far) has reached one. Looked at after every single token."""
@@ -54,7 +54,7 @@ class StopRule:
         return self._trimmed(text[:at], reason)
 
     def _block_end(self, text: str) -> int | None:
-        return block_end(self.head, text) if self.one_block and not self.suffix.strip() else None
+        return block_end(self.head, text) if self.one_block else None
 
     def _trimmed(self, text: str, reason: str) -> Cut:
         at = self._repeats_from(text, done=True)

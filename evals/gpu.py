@@ -12,38 +12,24 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from diffcode import hub
-from diffcode.evals import gpu_parts
-from diffcode.evals.cuts import library_lines
-from diffcode.evals.gpu_parts import TORCH, Bench, Row, reason
-from diffcode.evals.gpu_real import real_rows
+from diffcode.evals.gpu_parts import LEFT_OUT, TORCH, Row
+from diffcode.evals.gpu_watch import messages
 from diffcode.evals.machine import commit
-from diffcode.fused import tiles_folder
-from diffcode.infill import Infiller
-from diffcode.kernels import dispatch, tune
-from diffcode.kernels.calls import Run
-from diffcode.kernels.plan import Rates, Sizes
-from diffcode.kernels.targets import MODELS
-from diffcode.kernels.timing import CudaClock, WallClock, measured_rates
+from diffcode.kernels.plan import Rates
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-KEPT, RANK = 32_768, 32  # of the default model's adapter, roughly
-TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4)
-LEFT_OUT = "left out:"
-SECONDS = 470.0  # in all
-SPARE = 60.0  # what a part that was begun may still take
-MEMORY = 3.0  # bytes a weight that a model needs to be drawn and run
+SECONDS = 470.0  # in which parts are begun
+END = 55.0  # what the last one may still take; then it is killed, and the table is printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +59,26 @@ def main(arguments: Sequence[str]) -> int:
         print("diffcode: make gpu measures a GPU, and torch finds none here: nothing was measured", file=sys.stderr)
         return 5
     began = time.monotonic()
-    bench, models = rehearsal(began + asked.seconds) if asked.rehearse else on_gpu(began + asked.seconds)
-    gpu = "none, a rehearsal" if asked.rehearse else torch.cuda.get_device_name()
-    tuned = 0 if asked.rehearse else tune.use_kept(tiles_folder(), gpu)
-    rows = []
-    for row in measured(bench, models):
-        rows.append(row)
-        print(f"{time.monotonic() - began:6.1f} s  {line(row)}", flush=True)
-    run = Report(
-        gpu, datetime.now(UTC).isoformat(timespec="seconds"), commit(), torch.__version__, triton_version(), tuned,
-        dispatch.machine("lora_linear", torch.empty(0, dtype=bench.dtype, device=bench.device)), bench.rates,
-        time.monotonic() - began, rows,
-    )  # fmt: skip
+
+    def worker(left: float, first: int) -> list[str]:
+        more = ["rehearse"] if asked.rehearse else []
+        return [sys.executable, "-P", "-m", "diffcode.evals.gpu_worker", f"{left - END:.0f}", str(first), *more]
+
+    about, rows = None, []
+    for message in messages(worker, began + asked.seconds + END):
+        about = about or message.get("about")
+        if "row" in message:
+            rows.append(Row(**message["row"]))
+        elif "failed" in message:
+            rows.append(Row(message["model"], message["what"], "ours", note=message["failed"]))
+        else:
+            continue
+        print(f"{time.monotonic() - began:6.1f} s  {line(rows[-1])}", flush=True)
+    if about is None:
+        print("diffcode: the measuring process did not start: nothing was measured", file=sys.stderr)
+        return 1
+    rates, when = Rates(**about.pop("rates")), datetime.now(UTC).isoformat(timespec="seconds")
+    run = Report(began=when, commit=commit(), rates=rates, seconds=time.monotonic() - began, rows=rows, **about)
     if asked.out is not None and not asked.rehearse:
         keep(asked.out, run)
     show(run)
@@ -97,88 +91,6 @@ def failed(row: Row) -> bool:
         return row.who == "agreement" and row.right is False
     missing = row.seconds is None and not row.note.startswith(LEFT_OUT)
     return row.right is False or missing
-
-
-def on_gpu(deadline: float) -> tuple[Bench, dict[str, Sizes]]:
-    device, clock = torch.device("cuda"), CudaClock()
-    torch.backends.cuda.matmul.allow_tf32 = False  # fp32 results are what others are compared with
-    rates = measured_rates(clock, device)
-    bench = Bench(device, torch.bfloat16, clock, rates, torch.compile, 1024, 64, 30, deadline)
-    names = {"0.5B": "qwen2.5-coder-0.5b", "7B": "qwen2.5-coder-7b"}
-    return bench, {
-        short: dataclasses.replace(MODELS[name], kept=KEPT, rank=RANK) for short, name in names.items()
-    }  # fmt: skip
-
-
-def rehearsal(deadline: float) -> tuple[Bench, dict[str, Sizes]]:
-    """Nothing of a GPU is used but Triton's interpreter, if TRITON_INTERPRET=1."""
-    device, clock = torch.device("cpu"), WallClock()
-    rates = measured_rates(clock, device, copied=1 << 16, side=32)
-
-    def compiled(run: Run) -> Run:
-        found: Run = torch.compile(run, backend="aot_eager")
-        return found
-
-    return Bench(device, torch.float32, clock, rates, compiled, 20, 3, 1, deadline), {"tiny": TINY}
-
-
-def measured(bench: Bench, models: dict[str, Sizes]) -> Iterator[Row]:
-    """All parts in the order of their worth: what is right, then steps and fills, the smaller model first."""
-    yield gpu_parts.commit_row(bench)
-    for name, sizes in models.items():
-        yield from part(bench, name, "ops", partial(gpu_parts.op_rows, bench, name, sizes))
-        if not fits(bench, sizes):
-            yield Row(name, "steps and fills", "ours", note=f"{LEFT_OUT} the GPU has too little memory")
-            continue
-        weights = gpu_parts.random_weights(sizes, bench)
-        yield from part(bench, name, "steps", partial(gpu_parts.step_rows, bench, name, sizes, weights))
-        yield from part(bench, name, "fills", partial(gpu_parts.fill_rows, bench, name, weights))
-        del weights
-    yield from part(bench, "default", "fills", partial(default_rows, bench))
-    name, sizes = next(iter(models.items()))  # last, for it may take a minute to compile
-    yield from part(bench, name, "compiled step", partial(gpu_parts.compiled_step_rows, bench, name, sizes))
-
-
-def default_rows(bench: Bench) -> Iterator[Row]:
-    """Fills of the default model, if its weights are at hand."""
-    if bench.device.type != "cuda":
-        yield Row("default", "fills", "ours", note=f"{LEFT_OUT} a rehearsal")
-    elif hub.cached() is None:
-        yield Row("default", "fills", "ours", note=f"{LEFT_OUT} no weights here, run diffcode pull")
-    else:
-        yield from real_rows(
-            bench, "default", lambda: Infiller.from_pretrained(device="cuda"), library_lines(8, seed=1)
-        )
-
-
-def part(bench: Bench, model: str, what: str, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
-    """Its rows, while there is time; its failure is a row too, and not the end of the others."""
-    try:
-        for row in rows() if bench.left() > SPARE else ():
-            yield row
-            if bench.left() < 0:
-                break
-        else:
-            if bench.left() > SPARE:
-                return
-        yield Row(model, what, "ours", note=f"{LEFT_OUT} no time")
-    except Exception as error:
-        yield Row(model, what, "ours", note=reason(error))
-
-
-def fits(bench: Bench, sizes: Sizes) -> bool:
-    weights = sizes.layer_weights + sizes.vocabulary * sizes.width
-    free = torch.cuda.mem_get_info()[0] if bench.device.type == "cuda" else 1 << 40
-    return MEMORY * weights < free
-
-
-def triton_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("triton")
-    except PackageNotFoundError:
-        return "none"
 
 
 # ---- what came of it

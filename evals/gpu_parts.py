@@ -21,6 +21,7 @@ from diffcode.kernels.stepper import Stepper
 from diffcode.kernels.timing import Clock
 from diffcode.kernels.work import Work, works
 
+LEFT_OUT = "left out:"  # so begins the note of a row whose absence is no failure
 TORCH = "torch"  # the machine of the rows that others are compared with
 CHAIN, WINDOW = 12, 4  # rows of a step: 16, filled up, as `step.layout_for` does it
 POLICY = "verified"
@@ -62,17 +63,20 @@ class Bench:
 # ---- ops
 
 
-def op_rows(bench: Bench, model: str, sizes: Sizes) -> Iterator[Row]:
-    """Every op of a step: right, and how quick by our kernels, by torch, and by others."""
-    draw = Draw(bench.dtype, bench.device)
-    for work in works(sizes, CHAIN, WINDOW, bench.context, guesses=CHAIN):
-        made = call(work, sizes, bench.context, draw)
-        yield _timed(bench, model, work, "ours", made.ours, made)
-        yield _timed(bench, model, work, TORCH, made.torch)
-        yield _timed(bench, model, work, "torch.compile", partial(bench.compiled, made.torch), lazy=True)
-        for rival in rivals(work.op):
-            one = made if rival.same else None
-            yield _timed(bench, model, work, rival.name, partial(run_of, rival, made), one, lazy=True)
+def works_of(bench: Bench, sizes: Sizes) -> list[Work]:
+    """The ops of a step."""
+    return works(sizes, CHAIN, WINDOW, bench.context, guesses=CHAIN)
+
+
+def op_rows(bench: Bench, model: str, sizes: Sizes, work: Work) -> Iterator[Row]:
+    """An op: right, and how quick by our kernels, by torch, and by others."""
+    made = call(work, sizes, bench.context, Draw(bench.dtype, bench.device))
+    yield _timed(bench, model, work, "ours", made.ours, made)
+    yield _timed(bench, model, work, TORCH, made.torch)
+    yield _timed(bench, model, work, "torch.compile", partial(bench.compiled, made.torch), lazy=True)
+    for rival in rivals(work.op):
+        one = made if rival.same else None
+        yield _timed(bench, model, work, rival.name, partial(run_of, rival, made), one, lazy=True)
 
 
 def _timed(
@@ -248,7 +252,7 @@ def compiled_step_rows(bench: Bench, model: str, sizes: Sizes) -> Iterator[Row]:
 # ---- whole fills
 
 
-def fill_rows(bench: Bench, model: str, weights: StepWeights) -> Iterator[Row]:
+def fill_rows(bench: Bench, model: str, sizes: Sizes, weights: StepWeights) -> Iterator[Row]:
     """A context and as many tokens as asked for, decided on the device; the host looks after every 8 steps, or 1.
 
     The weights are random, so drafts are hardly ever confirmed: tokens a step say nothing, seconds a step do.
@@ -262,7 +266,7 @@ def fill_rows(bench: Bench, model: str, weights: StepWeights) -> Iterator[Row]:
     ):
         row = Row(model, f"fill of {bench.tokens} tokens: {what}", "ours")
         if bench.left() < 20:
-            yield replace(row, note="left out: no time")
+            yield replace(row, note=f"{LEFT_OUT} no time")
             continue
         try:
             yield _filled(bench, row, Stepper(weights, graphs), policy, fills, look)

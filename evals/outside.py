@@ -179,8 +179,8 @@ class CompletionServer:
         behind = [Hole(other.start - hole.end, other.end - hole.end) for other in holes[index + 1 :]]
         after = apply_edits(text[hole.end :], behind, fills[index + 1 :])
         written, finished, tokens = self._ask(before, after, rules, seed)
-        inserts_line, one_line = canvas.extent(text, hole)
-        rule = StopRule(after, rules.stops, one_line, inserts_line, before.rpartition("\n")[2], one_block=True)
+        reach = canvas.reach_of(text, hole)._asdict()
+        rule = StopRule(after, rules.stops, head=before.rpartition("\n")[2], **reach)
         return cut_from_left(rule, written, finished), tokens
 
     def _ask(self, before: str, after: str, rules: Rules, seed: int) -> tuple[str, str, int]:
@@ -193,7 +193,9 @@ class CompletionServer:
         try:
             choice = answer["choices"][0]
             tokens = int(answer["usage"]["completion_tokens"])
-            return str(choice["text"]), "budget" if choice.get("finish_reason") == "length" else "eos", tokens
+            # JSON can spell half a character, which no file can hold.
+            text = str(choice["text"]).encode(errors="replace").decode()
+            return text, "budget" if choice.get("finish_reason") == "length" else "eos", tokens
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ServerFailed(f"{self._url} is not OpenAI-compatible: its answer lacks {error}") from error
 

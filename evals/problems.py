@@ -1,12 +1,15 @@
 """What is measured: code with holes and a test; and the files that hold such problems, read and checked row by row."""
 
+import ast
 import gzip
 import hashlib
 import json
 import random
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,25 @@ def problem_of(row: Mapping[str, Any], where: str) -> Problem:
     if wrong := [name for name in FIELDS if not isinstance(row.get(name), str)]:
         raise UnreadableFile(f"{where} has no text for {', '.join(wrong)}: give an official HumanEval file")
     fixed, solution = (row["prompt"], row["suffix"]), row["canonical_solution"]
-    return Problem(row["task_id"], fixed, (solution,), row["test"], row["entry_point"])
+    found = Problem(row["task_id"], fixed, (solution,), row["test"], row["entry_point"])
+    # What no program can pass would count against all decoders alike, and nobody would see it.
+    if found.entry_point not in defined(found.filled(found.solutions)):
+        raise UnreadableFile(f"{where} is damaged, its solution defines no {found.entry_point!r}: fetch the file again")
+    if "check" not in defined(found.test):
+        raise UnreadableFile(f"{where} is damaged, its test defines no check(candidate): fetch the file again")
+    return found
+
+
+@cache  # thousands of rows are made of 164 programs
+def defined(code: str) -> frozenset[str]:
+    """The functions and classes that the code defines; none if Python cannot read it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            nodes = ast.walk(ast.parse(code))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return frozenset()
+    return frozenset(n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef))
 
 
 def load(path: Path) -> tuple[Problem, ...]:

@@ -6,9 +6,10 @@ A row is on disk before the next fill begins. Verdicts come later and replace th
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from diffcode.errors import BadOption, UnreadableFile, UnwritableFile
 from diffcode.evals.problems import Shard
@@ -131,8 +132,10 @@ class Folder:
         try:
             if data.pop("version") != VERSION:
                 raise ValueError("of another version")
-            settings = Settings(**_tuples(data.pop("settings")))
-            return Run(settings=settings, **_tuples(data))
+            settings = data.pop("settings")
+            if wrong := [*_misfits(settings, Settings), *_misfits(data, Run)]:
+                raise ValueError(f"of another kind: {', '.join(wrong)}")
+            return Run(settings=Settings(**_tuples(settings)), **_tuples(data))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UnreadableFile(f"{path} is no run of this version of diffcode ({error}): run it again") from error
 
@@ -234,9 +237,28 @@ def _row(line: bytes, where: str) -> Row:
         data = json.loads(line)
     except ValueError as error:
         raise UnreadableFile(f"{where} is damaged ({error}): run it again with another --out") from error
-    if not isinstance(data, dict) or data.keys() != {field.name for field in fields(Row)}:
+    if not isinstance(data, dict) or data.keys() != get_type_hints(Row).keys():
         raise UnreadableFile(f"{where} is no row of this version of diffcode: run it again with another --out")
+    if wrong := _misfits(data, Row):
+        raise UnreadableFile(f"{where} is damaged ({', '.join(wrong)}): run it again with another --out")
     return Row(**_tuples(data))
+
+
+def _misfits(data: Mapping[str, Any], owner: type) -> list[str]:
+    """The fields whose values, out of JSON, are not what the class holds."""
+    return [name for name, kind in get_type_hints(owner).items() if name in data and not _is(data[name], kind)]
+
+
+def _is(value: object, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_is(inner, get_args(kind)[0]) for inner in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(inner, str) for inner in value.values())
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _line(row: Row) -> str:

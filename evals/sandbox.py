@@ -145,7 +145,7 @@ class Tester:
         end = time.monotonic() + limits.seconds
         try:
             with started(self.isolation, GUEST, limits.seconds, limits.disk) as guest:
-                _hand_over(control, json.dumps(job).encode(), guest)
+                _hand_over(control, json.dumps(job).encode(), guest, end)
                 verdict = _receive(control, end)
         except TimeoutError:
             self.__exit__()
@@ -206,8 +206,9 @@ def _environment(folder: str) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _hand_over(control: socket.socket, job: bytes, guest: socket.socket) -> None:
-    """Send the tester a job and its line to the guest."""
+def _hand_over(control: socket.socket, job: bytes, guest: socket.socket, end: float) -> None:
+    """Send the tester a job and its line to the guest; TimeoutError as of `_receive`."""
+    control.settimeout(max(end - time.monotonic(), 1e-3))  # not what the last verdict left of its own time
     socket.send_fds(control, [len(job).to_bytes(4)], [guest.fileno()])
     control.sendall(job)
 

@@ -3,8 +3,8 @@
 
 It takes away what namespaces and limits leave open: sockets outside every network namespace (vsock reaches a virtual
 machine's host), user namespaces and the large part of the kernel behind them, other processes' memory, the session's
-keyrings, and memory that no limit counts (memfd, System V). Numbers: Linux, arch/x86/entry/syscalls/syscall_64.tbl and
-include/uapi/asm-generic/unistd.h.
+keyrings, the kernel's log, and memory that no limit counts (memfd, System V). Numbers: Linux,
+arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h.
 """
 
 import platform
@@ -31,6 +31,7 @@ REFUSED = {
     "setns": (308, 268),
     "shmget": (29, 194),
     "socket": (41, 198),
+    "syslog": (103, 116),
     "umount2": (166, 39),
     "unshare": (272, 97),
     "userfaultfd": (323, 282),

@@ -19,6 +19,7 @@ class Task:
 
     name: str
     about: str
+    ids: str  # how the ids of its official problems begin
     make: Callable[[], Iterable[Problem]]
     stops: tuple[str, ...] = ()  # strings before which every decoder's fill ends
     on_hub: str | None = None  # the name there, of a task that is not made here
@@ -41,19 +42,22 @@ def _from_hub(name: str) -> Iterator[Problem]:
     return (problems.problem_of(row, f"{name}, row {number}") for number, row in enumerate(rows, start=1))
 
 
-def _random_spans(name: str, about: str, on_hub: str) -> Task:
-    return Task(name, about, lambda: _from_hub(on_hub), on_hub=on_hub)
+def _random_spans(name: str, about: str, ids: str) -> Task:
+    on_hub = f"HumanEval-{ids}"
+    return Task(name, about, f"{ids}/", lambda: _from_hub(on_hub), on_hub=on_hub)
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("humaneval", "write a function from its head and docstring", derive.human_eval, FUNCTION_ENDS),
-        Task("infill-single", "one line of a solution", derive.single_line),
-        Task("infill-multi", "one or more lines in a row", derive.multi_line),
-        _random_spans("infill-random", "a random span, ten a solution", "HumanEval-RandomSpanInfilling"),
-        _random_spans("infill-random-light", "a random span, one a solution", "HumanEval-RandomSpanInfillingLight"),
-        Task("multihole", "2 to 4 spans that depend on each other", multihole.make),
+        Task(
+            "humaneval", "write a function from its head and docstring", "HumanEval/", derive.human_eval, FUNCTION_ENDS
+        ),
+        Task("infill-single", "one line of a solution", "SingleLineInfilling/", derive.single_line),
+        Task("infill-multi", "one or more lines in a row", "MultiLineInfilling/", derive.multi_line),
+        _random_spans("infill-random", "a random span, ten a solution", "RandomSpanInfilling"),
+        _random_spans("infill-random-light", "a random span, one a solution", "RandomSpanInfillingLight"),
+        Task("multihole", "2 to 4 spans that depend on each other", "MultiHole/", multihole.make),
     )
 }
 
@@ -70,7 +74,18 @@ def load(name: str, data: Path | None = None) -> tuple[Problem, ...]:
     if data is not None and name == "multihole":
         raise BadOption("multihole is made from HumanEval: leave --data out")
     task = task_of(name)
-    return problems.load(data) if data else problems.checked(task.make(), name)
+    return _own(task, data) if data else problems.checked(task.make(), name)
+
+
+def _own(task: Task, data: Path) -> tuple[Problem, ...]:
+    """The file's problems, which may be anybody's but not another task's: its numbers would go by a wrong name."""
+    found = problems.load(data)
+    for problem in found:
+        for other in TASKS.values():
+            if other is not task and problem.task_id.startswith(other.ids):
+                where = f"{data} holds {problem.task_id}"
+                raise BadOption(f"{where}, which is of {other.name}, not {task.name}: name that task, or another file")
+    return found
 
 
 def known_texts() -> Iterator[tuple[str, str]]:

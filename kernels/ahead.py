@@ -85,14 +85,14 @@ class Ahead:
     def begin(self, contexts: Sequence[Sequence[int]]) -> None:
         """The first step of every fill."""
         self.close()
-        with self._stepper.lock, torch.inference_mode():
+        with self._stepper.running():
             begun = [self._begin(context).tensors() for context in contexts]
             for old, new in zip(self.state.tensors(), zip(*begun, strict=True), strict=True):
                 old.copy_(torch.cat(new))
 
     def run(self, steps: int) -> bool:
         """So many steps of every fill that is not over; True when all are. The host looks once, at the end."""
-        with self._stepper.lock, torch.inference_mode():
+        with self._stepper.running():
             for _ in range(steps):
                 self._stepper.graphs.run(self._key, self._step)
             return bool(self.state.finished_B.all())
@@ -191,7 +191,7 @@ def anchors_of(drafts_B: Tensor, chance_BN: Tensor, anchors: int) -> Tensor:
     outcome_BM = run_BM * (1 - F.pad(chance_BN, (0, 1)))
     order_BM = torch.sort(outcome_BM, dim=1, descending=True, stable=True).indices
     order_BM = order_BM.masked_fill(order_BM > drafts_B[:, None], MASKED)
-    return F.pad(order_BM, (0, max(0, anchors - order_BM.shape[1])), value=MASKED)[:, :anchors]
+    return F.pad(order_BM, (0, anchors - order_BM.shape[1]), value=MASKED).contiguous()
 
 
 def table_of(state: State, anchor_BA: Tensor, window: int) -> tuple[Table, Tensor]:

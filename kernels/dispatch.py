@@ -46,6 +46,8 @@ def machine(op: str, x: Tensor, head_width: int = 1) -> Machine:
         return "torch"
     if x.dtype not in TYPES or head_width & (head_width - 1):
         return "torch"
+    if x.dtype == torch.float32 and not _interpreted():  # no tensor cores, and tiles of twice the size do not fit
+        return "torch"
     return "triton" if _runs(op) else "torch"
 
 

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -32,17 +33,21 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """torch's."""
+    """torch's, on the GPU that is the current one: the stream that torch would take is of the first GPU that captured.
+
+    What other threads do meanwhile, loading weights for example, is no error of the capture.
+    """
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._stream: Any = None
 
     def __call__(self, step: Callable[[], Out]) -> tuple[Captured, Out]:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             out = step()
         return graph, out
 
@@ -93,6 +98,11 @@ class Graphs(Generic[Out]):
 
     def __len__(self) -> int:
         return sum(found is not None for found in self._known.values())
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one for a while: Triton launches on that, wherever the tensors lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def graphs_for(device: torch.device) -> "Graphs[Any]":

@@ -2,13 +2,15 @@
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffcode.kernels.arena import PLACES, Arena, Stretch
-from diffcode.kernels.graphs import Graphs, graphs_for
+from diffcode.kernels.graphs import Graphs, current, graphs_for
 from diffcode.kernels.step import (
     COLUMNS,
     PADDED,
@@ -50,14 +52,19 @@ class Stepper:
         """A new, empty one."""
         return Canvas(self)
 
-    @torch.inference_mode()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around every step."""
+        with self.lock, torch.inference_mode(), current(self.device):
+            yield
+
     def said(self, asked: Asked, start: int, length: int, barred_RV: Tensor | None = None) -> tuple[Said, Layout]:
         """A step without a look at what it says."""
         layout = layout_for(asked, length)
         flat = torch.tensor(table_of(asked, layout, start, length), dtype=torch.int64).to(self.device)
-        return forward(self.weights, self.arena.caches, Table.of(flat, layout), layout, barred_RV), layout
+        with self.running():
+            return forward(self.weights, self.arena.caches, Table.of(flat, layout), layout, barred_RV), layout
 
-    @torch.inference_mode()
     def step(
         self, asked: Asked, start: int, length: int, barred_RV: Tensor | None = None
     ) -> tuple[list[Number], list[Number]]:
@@ -65,11 +72,12 @@ class Stepper:
         layout = layout_for(asked, length)
         if barred_RV is not None:
             barred_RV = torch.nn.functional.pad(barred_RV, (0, 0, layout.headed - len(barred_RV), 0))
-        if barred_RV is not None or layout.rows > PADDED[-1]:
-            numbers = self.said(asked, start, length, barred_RV)[0].numbers()
-        else:
-            numbers = self._captured(asked, layout, start, length)
-        rows: list[list[float]] = numbers.tolist()
+        with self.running():
+            if barred_RV is not None or layout.rows > PADDED[-1]:
+                numbers = self.said(asked, start, length, barred_RV)[0].numbers()
+            else:
+                numbers = self._captured(asked, layout, start, length)
+            rows: list[list[float]] = numbers.tolist()
         found: list[Number] = [(int(token), p, margin, entropy) for token, p, margin, entropy in rows]
         return found[layout.headed - asked.base_rows : layout.headed], found[layout.headed :]
 

@@ -7,7 +7,7 @@ to launch kernels is not in it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from diffcode.kernels.plan import BF16, Rates, Sizes, SpanRows, forward_cost, pace
+from diffcode.kernels.plan import BF16, Cost, Rates, Sizes, SpanRows, forward_cost, tokens_a_second
 from diffcode.kernels.tiles import TILES, for_rows
 
 # The models' own config.json, as published.
@@ -60,7 +60,10 @@ TARGETS = {
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A forward of `batch` fills, each of one token and `span_rows`, at the published rates."""
+    """A forward of `batch` fills, each of one token, as many drafts as `span_rows`, and these, at the published rates.
+
+    What it checks must be computed too: that is nothing while memory is the limit, and half of the rows after that.
+    """
 
     batch: int
     span_rows: int
@@ -82,7 +85,7 @@ class Fit:
     inputs: int
     tile: int  # outputs of one program
     programs: int
-    used: float  # share of the tiles' outputs that exist
+    used: float  # share of the tiles' outputs, times that of their inputs, that exist
     busy: float  # share of the processors' turns that have a program, if each takes one at a time
 
 
@@ -106,19 +109,23 @@ def plan_for(target: Target, sizes: Sizes, agrees: Sequence[float], context: int
     found = tuple(forecast(target, sizes, agrees, context, b, w) for b in batches for w in windows)
     span_limit = _last_in_memory(lambda rows: _bound(target, sizes, context, 1, rows))
     batch_limit = _last_in_memory(lambda batch: _bound(target, sizes, context, batch, widest))
-    return TargetPlan(target, context, tuple(agrees), found, span_limit, batch_limit, fits(target, sizes, 1 + widest))
+    every = fits(target, sizes, 1 + 2 * widest)
+    return TargetPlan(target, context, tuple(agrees), found, span_limit, batch_limit, every)
 
 
 def forecast(target: Target, sizes: Sizes, agrees: Sequence[float], context: int, batch: int, window: int) -> Forecast:
     """One line of the plan."""
-    cost = forward_cost(sizes, 1, window, context, batch=batch, formats=BF16)
-    plain = forward_cost(sizes, 1, 0, context, batch=batch, formats=BF16).floor(target.rates)
+    cost, plain, alone = (_cost(sizes, context, batch, *of) for of in ((window, window), (0, window), (0, 0)))
     floor = cost.floor(target.rates)
-    _, tokens = pace(agrees, SpanRows(window))
+    tokens = tokens_a_second(agrees, SpanRows(window), plain.floor(target.rates), floor)
     return Forecast(
-        batch, window, batch * (1 + window), cost.bytes, cost.operations, cost.bound(target.rates), floor,
-        batch * tokens / floor, tokens * plain / floor,
+        batch, window, batch * (1 + 2 * window), cost.bytes, cost.operations, cost.bound(target.rates), floor,
+        batch * tokens, tokens * alone.floor(target.rates),
     )  # fmt: skip
+
+
+def _cost(sizes: Sizes, context: int, batch: int, drafts: int, span_rows: int) -> Cost:
+    return forward_cost(sizes, 1 + drafts, span_rows, context, guesses=1 + drafts, batch=batch, formats=BF16)
 
 
 def fits(target: Target, sizes: Sizes, rows: int) -> tuple[Fit, ...]:
@@ -142,13 +149,13 @@ def _fit(target: Target, rows: int, name: str, op: str, lanes: int, inputs: int,
     blocks = -(-lanes // tile.outputs)
     programs = blocks * -(-rows // tile.rows)
     turns = -(-programs // target.processors) * target.processors
-    used, each = lanes / (blocks * tile.outputs), tile.outputs * outputs_a_lane
+    whole = blocks * tile.outputs * -(-inputs // tile.inputs) * tile.inputs
+    used, each = lanes * inputs / whole, tile.outputs * outputs_a_lane
     return Fit(name, lanes * outputs_a_lane, inputs, each, programs, used, programs / turns)
 
 
 def _bound(target: Target, sizes: Sizes, context: int, batch: int, span_rows: int) -> bool:
-    cost = forward_cost(sizes, 1, span_rows, context, batch=batch, formats=BF16)
-    return cost.bound(target.rates) == "memory"
+    return _cost(sizes, context, batch, span_rows, span_rows).bound(target.rates) == "memory"
 
 
 def _last_in_memory(is_bound: Callable[[int], bool]) -> int | None:

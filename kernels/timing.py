@@ -14,7 +14,7 @@ import torch
 
 from diffcode.kernels.plan import Rates
 
-FLUSH = 256 << 20  # bytes, more than any GPU's cache
+FLUSH = 512 << 20  # bytes, more than any GPU's cache: MI300X has 256 MiB
 COPIED = 1 << 30  # bytes
 MATRIX = 8192  # its side
 

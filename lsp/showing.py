@@ -99,7 +99,8 @@ def makes_error(moment: Moment) -> str:
     base = _damage(code, tail)
     if moment.spot.faulty:  # a line that is being typed: what would any plain name make of it?
         base = min(base, _damage(code.edited(hole.start, hole.end, "x"), tail))
-    last = "\n" not in moment.new and not Spot(moment.spot.text, hole.end).rest.strip()
+    typed = hole.start == hole.end  # else it takes the place of a stub, and nobody goes on typing there
+    last = typed and "\n" not in moment.new and not Spot(moment.spot.text, hole.end).rest.strip()
     opened = brackets(normalise(moment.new))[0] if last else []
     closers = "".join({"(": ")", "[": "]", "{": "}"}[moment.new[at]] for at in reversed(opened))
     for closing in dict.fromkeys(("", closers)):  # at a line's end what the user is going to close may be open

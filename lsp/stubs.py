@@ -31,7 +31,7 @@ DECLARES = re.compile(r"\b(?:abstract\w*|overload)\b")
 
 @dataclass(frozen=True, slots=True)
 class Stub:
-    """Characters [start, end) stand for code. `hole` is what to mask: with its line end where lines may come."""
+    """Characters [start, end) stand for code. `hole` is what to mask."""
 
     start: int
     end: int
@@ -61,13 +61,10 @@ def _markers(code: Code) -> Iterator[Stub]:
 
 
 def _stub(code: Code, start: int, end: int, kind: str, title: str, note: str = "") -> Stub:
-    """Alone on its line it gives way to any number of lines: the hole takes the line end before it in."""
-    spot = Spot(code.text, start)
-    alone = not spot.head.strip() and not code.text[end : Spot(code.text, end).line[1]].strip(" \t;")
-    hole = Hole(start, end)
-    if alone and spot.line[0]:
-        before = spot.line[0] - 1
-        hole = Hole(before - (code.text[before - 1 : before + 1] == "\r\n"), end)
+    """Alone on its line, but for a semicolon, it gives way to any number of lines: see `canvas.reach_of`."""
+    behind = code.text[end : Spot(code.text, end).line[1]]
+    alone = not Spot(code.text, start).head.strip() and not behind.strip(" \t;")
+    hole = Hole(start, end + len(behind.rstrip()) if alone else end)
     return Stub(start, end, kind, alone, f"{title}: {note}"[:80] if note else title, hole)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
 
-from diffcode.canvas import extent, line_end_of, normalise
+from diffcode.canvas import line_end_of, normalise, reach_of
 from diffcode.holes import Hole
 from diffcode.lsp.spot import Spot, indentation, opens_body
 from diffcode.stops import StopRule, brackets
@@ -72,7 +72,7 @@ def _without_head(new: str, head: str) -> str:
 
 def _without_suffix(new: str, text: str, hole: Hole, head: str) -> str:
     """What the fill's own end would have cut: a suggestion that was kept while the user typed on may need it again."""
-    inserts_line, _ = extent(text, hole)
+    inserts_line = reach_of(text, hole).inserts_line
     suffix = normalise(text[hole.end : hole.end + REACH])
     found = StopRule(suffix, inserts_line=inserts_line, head=head).finish(new, "eos").text
     rest = suffix.split("\n", 1)[0].strip()

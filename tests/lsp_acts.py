@@ -70,9 +70,9 @@ def after(
 
 def bodies(task: Task) -> list[str]:
     """An answer for every hole of TEXT, by what stands round it."""
-    found = {"circle": "\n    return math.pi * r**2", "* ": "h"}
+    found = {"circle": "return math.pi * r**2", "* ": "h"}
     heads = [task.text[: hole.start] for hole in task.holes]
-    return [next(new for key, new in found.items() if key in head[-30:]) for head in heads]
+    return [next(new for key, new in found.items() if key in head[-34:]) for head in heads]
 
 
 FILLED = TEXT.replace("    ...", "    return math.pi * r**2").replace("???", "h")

@@ -20,7 +20,7 @@ from diffcode.lsp.filler import ModelSpec, OnStep, Task, Written
 from diffcode.lsp.session import Session
 
 MEAN = "sum(values) / len(values)"
-BODY = "\n    degrees = celsius * 9 / 5\n    return degrees + 32"
+BODY = "degrees = celsius * 9 / 5\n    return degrees + 32"
 WARMEST = "max(days, key=lambda day: day[1])"
 STEP = 0.1  # seconds
 PRINTED = re.compile(r"open (http://127\.0\.0\.1:([0-9]+)/([\w-]{43})/) \(Ctrl-C ends\)\n")
@@ -28,8 +28,7 @@ PRINTED = re.compile(r"open (http://127\.0\.0\.1:([0-9]+)/([\w-]{43})/) \(Ctrl-C
 
 class SlowFiller(FakeFiller):
     """Writes MEAN, BODY and WARMEST into the holes of the page's Python sample, MEAN anywhere else but where the third
-    one is tried again, word by word.
-    BODY begins with the line end that a hole alone on its line takes in."""
+    one is tried again, word by word."""
 
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
         alone = WARMEST if "warmest(days)" in task.text[: task.holes[0].start][-60:] else MEAN

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffcode.config import DenoiseOptions
+from diffcode.config import POLICY_NAMES, DenoiseOptions
 from diffcode.denoise import Denoised, Problem, denoise
 from diffcode.engine import Model
 from diffcode.fused import step_weights
@@ -21,6 +22,10 @@ TEXT = "def area(width, height):\n    return ???\n"
 BOUNDS = {"verified": 0.2, "threshold": 0.5, "margin": 0.3, "entropy_bound": 1.0, "edit": 0.5, "leftmost": 0.0}
 MAX_TOKENS = 9
 WINDOW = 4
+# In Triton's interpreter, where a step takes half a second:
+FEW_TOKENS = 4
+QUICK = ("verified", "threshold")
+POLICIES = [pytest.param(name, marks=[pytest.mark.slow] if name not in QUICK else []) for name in POLICY_NAMES]
 
 
 def load(root: Path, *, successor: bool = True) -> Model:

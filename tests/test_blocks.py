@@ -45,8 +45,8 @@ def test_a_fill_ends_with_it(head: str, text: str, wanted: str, suffix: str):
     assert rule.finish(text, "eos") == Cut(wanted, "eos")
 
 
-def test_what_follows_ends_a_fill_instead():
-    assert StopRule("\nz = 3\n", head="    ", one_block=True).check("x\ny = 2\n") is None
+def test_other_ends_come_first_where_they_are_met_first():
+    assert StopRule("\nz = 3\n", head="    ").check("x\ny = 2\n") is None
     assert StopRule("", ("b",), head="    ", one_block=True).check("a b\nc") == Cut("a ", "stop")
 
 

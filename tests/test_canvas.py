@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from diffcode.canvas import HEAL_BYTES, JUMPS, Block, line_end_of, make_block, normalise
+from diffcode.canvas import HEAL_BYTES, JUMPS, Block, Reach, line_end_of, make_block, normalise
 from diffcode.config import WindowOptions
 from diffcode.errors import BadHoles, NothingToFill
 from diffcode.holes import Hole, apply_edits, check_holes, find_marker
@@ -233,7 +233,9 @@ def test_the_prefix_starts_with_a_whole_line_though_its_tokens_are_long(tokens: 
 
 def test_an_empty_text_is_control_ids_only(tokens: Tokens):
     fim = tokens.fim
-    assert block_of("<??>", tokens) == Block((fim.prefix, fim.suffix, fim.middle), b"", "", "", False, False)
+    assert block_of("<??>", tokens) == Block(
+        (fim.prefix, fim.suffix, fim.middle), b"", "", "", Reach(False, False, True)
+    )
 
 
 def test_plain_text_is_shown_on_request_where_nothing_follows(tokens: Tokens):
@@ -330,8 +332,8 @@ def test_healing_lets_the_tokens_be_those_of_the_unbroken_text(tokens: Tokens):
 INSIDE = (
     *("x = <?A?> + 1\n", "a\n  <?A?>  b\n", "a\n<?A?>b\n", "a\u2028<?A?>b\n"),  # in a line
     *("x = <?A?>\ny\n", "x = <?A?>", "x = <?A?>  \t\r\n"),  # at a line's end
-    *("a\n    <?A?>\nb\n", "<?A?>", "\r<?A?>\r\ry", "<?A?>  \t\nb\n"),  # all of a line
 )
+ALONE = ("a\n    <?A?>\nb\n", "<?A?>", "\r<?A?>\r\ry", "<?A?>  \t\nb\n", "\ufeff<?A?>\nb")  # all of a line
 INSERTED = ("<??>a\n", "a\n<??>b\n", "a\r\n<??>b\r\n", "a\r<??>b\r", "a\n<??>    b\n", "\n\n<??>b")
 LONGER = (
     *("x = <??>\ny\n", "def f():\n    <??>\ny\n", "def f():\n    <??>   \r\ny\n", "def f():\r    <??>\ry"),
@@ -343,17 +345,28 @@ LONGER = (
 
 @pytest.mark.parametrize("text", INSIDE)
 def test_a_hole_within_a_line_stays_one(tokens: Tokens, text: str):
-    assert (block_of(text, tokens).one_line, block_of(text, tokens).inserts_line) == (True, False)
+    reach = block_of(text, tokens).reach
+    assert (reach.one_line, reach.inserts_line) == (True, False)
+
+
+@pytest.mark.parametrize("text", ALONE)
+def test_a_hole_that_has_a_line_for_itself_may_become_a_block(tokens: Tokens, text: str):
+    assert block_of(text, tokens).reach == (False, False, True)
+
+
+def test_where_nothing_follows_a_fill_is_one_block(tokens: Tokens):
+    for text in (*INSERTED, *LONGER, *INSIDE):
+        assert block_of(text, tokens).reach.one_block == (not text[text.index("?>") + 2 :].strip())
 
 
 @pytest.mark.parametrize("text", INSERTED)
 def test_an_insertion_before_a_line_is_whole_lines(tokens: Tokens, text: str):
-    assert (block_of(text, tokens).one_line, block_of(text, tokens).inserts_line) == (False, True)
+    assert block_of(text, tokens).reach[:2] == (True, False)
 
 
 @pytest.mark.parametrize("text", LONGER)
 def test_other_fills_may_have_several_lines(tokens: Tokens, text: str):
-    assert (block_of(text, tokens).one_line, block_of(text, tokens).inserts_line) == (False, False)
+    assert block_of(text, tokens).reach[:2] == (False, False)
 
 
 # ---- size
@@ -377,11 +390,11 @@ def test_five_megabytes_are_quick(tokens: Tokens, line: str):
 
 @pytest.mark.parametrize("text", ["<?a = 1\nb = 2\n?>c = 3\n", "a = 1\n<?b = 2\nf(x)\n?>c = 3\n", "<?f(a,\n  b?>)\n"])
 def test_a_hole_of_several_lines_may_become_several_lines(tokens: Tokens, text: str):
-    assert not block_of(text, tokens).one_line
+    assert not block_of(text, tokens).reach.one_line
 
 
 def test_an_insertion_behind_a_byte_order_mark_inserts_a_line(tokens: Tokens):
-    assert block_of("\ufeff<??>import os\n", tokens).inserts_line
+    assert block_of("\ufeff<??>import os\n", tokens).reach.inserts_line
 
 
 def test_no_byte_order_mark_is_shown(tokens: Tokens):

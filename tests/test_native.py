@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from diffcode.errors import Cancelled
 from diffcode.hub import cache_home
 from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
+from diffcode.kernels import reference
 from diffcode.kernels.cpu import native
-from diffcode.kernels.cpu.engine import EngineSession
-from diffcode.kernels.pack import Form, pack_linear, unpack_linear
+from diffcode.kernels.cpu.engine import EngineAdapter, EngineSession, EngineSuccessor
+from diffcode.kernels.pack import Form, PackedLinear, pack_linear, unpack_linear
 from diffcode.native import FORMS
 from diffcode.policies import Guess
 
@@ -33,26 +35,47 @@ SHAPES = {
 }
 
 
-def rounding(model: Model, dtype: str) -> Callable[..., Tensor]:
-    """`F.linear` as the engine computes it: rows in 8 bits by groups, weights by what they are."""
+def exact(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
+    """A packed map as the engine computes it: rows in 8 bits by groups, weights by what they are."""
+    groups = x.float().unflatten(-1, (-1, packed.group))
+    most = groups.abs().amax(-1, keepdim=True)
+    inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
+    bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
+    y = bytes_.double() @ unpack_linear(packed).double().T
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def rounding(model: Model, dtype: str, packed: EngineAdapter) -> Callable[..., Tensor]:
+    """`F.linear` as the engine computes it."""
+    pack = cache(lambda weight, form: pack_linear(weight, None, form))  # a tensor is its own key
     form, adapter = FORMS[dtype], model.adapter
     assert adapter is not None
-    assert adapter.successor is not None
-    eights = [low for layer in adapter.layers for low in layer.values()] + [adapter.successor]
-    others = {low.up_Er.data_ptr(): Form() for low in eights}
-    others |= {low.down_rD.data_ptr(): Form(8, form.group) for low in eights[:-1]}
-    others |= {adapter.successor.down_rD.data_ptr(): Form()}
+    others = {}
+    for layer, mine in zip(adapter.layers, packed.low_rank, strict=True):
+        others |= {layer[name].down_rD.data_ptr(): Form(8, low.group) for name, (low, _) in mine.items()}
+        others |= {layer[name].up_Er.data_ptr(): Form(8, high.group) for name, (_, high) in mine.items()}
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        packed = pack_linear(weight, None, others.get(weight.data_ptr(), form))
-        groups = x.float().unflatten(-1, (-1, packed.group))
-        most = groups.abs().amax(-1, keepdim=True)
-        inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
-        bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
-        y = bytes_.double() @ unpack_linear(packed).double().T
-        return (y if bias is None else y + bias).to(x.dtype)
+        width = weight.shape[1]
+        y = exact(x[:, :width], pack(weight, others.get(weight.data_ptr(), form)), bias)
+        if x.shape[1] == width:
+            return y
+        assert packed.successor is not None
+        return y + exact(x[:, width:], packed.successor.head)
 
     return linear
+
+
+def following(packed: EngineSuccessor) -> Callable[..., Tensor]:
+    """`reference.successor` as the engine computes it: what the map adds stands beside the state, for its own head."""
+
+    def successor(x_RD: Tensor, previous_RD: Tensor, down_HE: Tensor, up_DH: Tensor, eps: float) -> Tensor:
+        ones_D = torch.ones(x_RD.shape[1])
+        state_RD, token_RD = (reference.rms_norm(x, ones_D, eps) for x in (x_RD, previous_RD))
+        inner_RH = exact(state_RD, packed.state) + exact(token_RD, packed.token)
+        return torch.cat([x_RD, exact(torch.nn.functional.silu(inner_RH), packed.up)], 1)
+
+    return successor
 
 
 @pytest.fixture(params=[*((shape, "int8") for shape in SHAPES), ("four heads", "int5"), ("four heads", "int4")])
@@ -64,7 +87,8 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     kind = changes.pop("kind", "qwen2")
     folder = tiny.write_model(tmp_path / "model", kind, **changes)
     settings = tiny.config(kind, **changes)
-    tensors = tiny.adapter_tensors(settings, kept=range(0, tiny.VOCABULARY, 2))
+    shared = kind != "llama"  # else maps that read one input have low-rank maps of their own
+    tensors = tiny.adapter_tensors(settings, shared=shared, kept=range(0, tiny.VOCABULARY, 2))
     width = settings["hidden_size"]
     tensors["successor_down"] = torch.randn(32, 2 * width, generator=torch.Generator().manual_seed(5)) / width**0.5
     tensors["successor_up"] = torch.randn(width, 32, generator=torch.Generator().manual_seed(6)) / 32**0.5
@@ -74,21 +98,56 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     plain, fast = (Model.load(str(folder), str(adapter), dtype=d) for d in ("float32", dtype))
     assert fast.packed is not None
     assert fast.packed.head.bits == FORMS[dtype].bits
-    monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype))
+    assert fast.engine is not None
+    packed = fast.engine._held[0].adapter  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.nn.functional, "linear", rounding(plain, dtype, packed))
+    monkeypatch.setattr(reference, "successor", following(packed.successor))
     return plain, fast
 
 
-def check_alike(said: list[Guess], fast: list[Guess], drawn: bool) -> None:
-    """Equal but for values that lay between two bytes and were rounded the other way; later layers may enlarge that."""
+def run(model: Model, temperature: float, end_bias: float) -> list[Guess]:
+    """All that a session says of STEPS."""
+    session = model.session(model.noise(3) if temperature else None, temperature, end_bias=end_bias)
+    said: list[Guess] = []
+    for step in STEPS:
+        base, spans = session.step(*step)
+        session.keep(len(step[0]))
+        assert [len(guesses) for guesses in spans] == [len(step[2]) * (i in step[3]) for i in range(len(step[1]) + 1)]
+        said += [*base, *(g for guesses in spans for g in guesses)]
+    return said
+
+
+def wavering(exact: Callable[..., Tensor], seed: int) -> Callable[..., Tensor]:
+    """`exact` of rows that differ in their last bits of fp32, as they do where sums are made in another order."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def wavers(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
+        return exact((x * (1 + 1e-6 * torch.randn(x.shape, generator=generator))).to(x.dtype), packed, bias)
+
+    return wavers
+
+
+def apart(said: list[Guess], fast: list[Guess], name: str) -> tuple[float, float]:
+    """How far a value lies apart where the tokens are the same: the third quartile, and the most."""
+    same = ((one, other) for one, other in zip(said, fast, strict=True) if one.token == other.token)
+    off = sorted(abs(getattr(one, name) - getattr(other, name)) for one, other in same)
+    return off[len(off) * 3 // 4], off[-1]
+
+
+def check_alike(said: list[Guess], fast: list[Guess], drawn: bool, again: list[list[Guess]]) -> None:
+    """Equal but for values that lay between two bytes and were rounded the other way; later layers may enlarge that.
+
+    `again`: what the specification says of rows with other last bits. It is not closer to itself than that either.
+    """
     assert [g.origin for g in said] == [g.origin for g in fast]
-    same = [(one, other) for one, other in zip(said, fast, strict=True) if one.token == other.token]
     others = [one.margin for one, other in zip(said, fast, strict=True) if one.token != other.token]
     assert not (drawn and others)
     assert all(margin < 0.05 for margin in others), "another token where it was no near tie"
     for name in ("probability", "margin", "entropy"):
-        off = sorted(abs(getattr(one, name) - getattr(other, name)) for one, other in same)
-        assert off[len(off) * 3 // 4] < 0.02, name
-        assert off[-1] < 0.2, name
+        quartile, most = apart(said, fast, name)
+        floors = [apart(said, other, name) for other in again]
+        assert quartile < max(0.02, *(floor for floor, _ in floors)), name
+        assert most < max(0.2, *(floor for _, floor in floors)), name
 
 
 STEPS = (
@@ -104,18 +163,15 @@ STEPS = (
 def test_a_session_says_what_the_specification_says(
     models: tuple[Model, Model], temperature: float, end_bias: float
 ) -> None:
-    sessions = [m.session(m.noise(3) if temperature else None, temperature, end_bias=end_bias) for m in models]
-    said: list[Guess] = []
-    fast: list[Guess] = []
-    for step in STEPS:
-        (base, spans), (fast_base, fast_spans) = (session.step(*step) for session in sessions)
-        for session in sessions:
-            session.keep(len(step[0]))
-        said += [*base, *(g for guesses in spans for g in guesses)]
-        fast += [*fast_base, *(g for guesses in fast_spans for g in guesses)]
-        assert [len(s) for s in spans] == [len(s) for s in fast_spans]
-    check_alike(said, fast, drawn=temperature > 0)
-    ends = sum(g.token == models[0].tokens.fim.end for g in fast)
+    plain = models[0]
+    said, found = (run(model, temperature, end_bias) for model in models)
+    again = []
+    for seed in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(globals(), "exact", wavering(exact, seed))
+            again.append(run(plain, temperature, end_bias))
+    check_alike(said, found, temperature > 0, again)
+    ends = sum(g.token == plain.tokens.fim.end for g in found)
     assert not end_bias or ends >= 6, "every base row whose tokens are not limited"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import track
 
@@ -22,7 +23,6 @@ from diffcode.hub import cache_home
 from diffcode.infill import Fill, Infiller
 from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
-from diffcode.training.options import TrainOptions
 
 MINUTES = 60.0
 LINES = 24  # held-out lines filled with both adapters
@@ -35,6 +35,7 @@ class Outcome:
     """Held-out lines of the repository, filled before and after."""
 
     adapter: str
+    option: str  # of diffcode fill, which takes it
     lines: int
     before: dict[str, float]
     after: dict[str, float]
@@ -47,14 +48,18 @@ def adapt(adapt: Path, **given: Any) -> int:
     repository = adapt.resolve()
     out: Path = given["out"] or cache_home() / "personal" / name_of(repository)
     data = out / "data"
-    if not (data / "card.json").exists():
+    if not any(out.glob("*/checkpoint-*")):  # else a run goes on with the files that it was begun with
         build(repository, data, given["model"])
-    given |= {"data": data, "out": out / given["stage"], "minutes": given["minutes"] or MINUTES}
-    if given["steps"] == TrainOptions().steps:
+    minutes = MINUTES if given["minutes"] is None else given["minutes"]
+    given |= {"data": data, "out": out / given["stage"], "minutes": minutes}
+    if click.get_current_context().get_parameter_source("steps") is ParameterSource.DEFAULT:
         given["steps"] = 1_000_000  # the time decides
     from diffcode.training import command
 
-    if command.watch(command.make(given)):
+    trainer = command.make(given)
+    if trainer.done >= 1:
+        click.echo(f"{given['out']} is finished: remove {out} to learn what has changed since", err=True)
+    if command.watch(trainer):
         click.echo("stopped early: the same command goes on from here", err=True)
         return 130
     show(compare(data, out / given["stage"] / "best", given), given["as_json"])
@@ -74,7 +79,9 @@ def build(repository: Path, data: Path, model: str | None) -> None:
 
     with endable(), progress() as report:
         options = BuildOptions(data, model_folder(model), (str(repository),), validation=HELD_OUT)
-        build_set(options, report)
+        card = build_set(options, report)
+    files = f"{card['documents']:,} files of {repository}, {card['validation_documents']:,} of them held out"
+    click.echo(f"{files}; what was left out: {data / 'card.md'}", err=True)
 
 
 def compare(data: Path, adapter: Path, given: dict[str, Any]) -> Outcome:
@@ -93,7 +100,8 @@ def compare(data: Path, adapter: Path, given: dict[str, Any]) -> Outcome:
         turn = [("before", before), ("after", after)]
         for name, infiller in turn if number % 2 else turn[::-1]:
             found[name].append(infiller.fill_with(line.text, [(line.at, line.at)], options, stop="\n"))
-    return Outcome(str(adapter), len(lines), *(numbers(lines, found[name]) for name in ("before", "after")))
+    option = "--infill" if given["stage"] == "infill" else "--adapter"
+    return Outcome(str(adapter), option, len(lines), *(numbers(lines, found[name]) for name in ("before", "after")))
 
 
 def held_out_lines(data: Path, tokens: Tokens) -> list[Line]:
@@ -139,4 +147,4 @@ def show(outcome: Outcome, as_json: bool) -> None:
     click.echo(f"{outcome.lines} held-out lines of the repository   before   after")
     for name in outcome.before:
         click.echo(f"  {name.replace('_', ' '):36} {outcome.before[name]:8.3f} {outcome.after[name]:7.3f}")
-    click.echo(f"diffcode fill FILE --adapter {outcome.adapter}")
+    click.echo(f"diffcode fill FILE {outcome.option} {outcome.adapter}")

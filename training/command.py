@@ -103,8 +103,9 @@ def make(given: dict[str, Any], world: World = ALONE) -> "Trainer":
     """Load the model and open the run."""
     options = options_of(given)
     from diffcode import display
-    from diffcode.training.launch import load, make_trainer
+    from diffcode.training.launch import load, make_trainer, opened
 
+    opened(given["data"])  # what is wrong with it is said before a model is loaded
     transfer = display.Transfer("loading the model")
     with display.live(transfer) if world.leads else nullcontext():
         model, start = load(options, given | {"device": world.device(given["device"])}, transfer.report)

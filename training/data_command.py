@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffcode.errors import BadOption, Cancelled, ModelUnavailable
+from diffcode.errors import BadOption, Cancelled, ModelUnavailable, UnreadableFile
 
 if TYPE_CHECKING:
     from diffcode import hub
@@ -90,10 +90,12 @@ def build(sources: tuple[str, ...], out: str, model: str | None, exact_only: boo
 @click.option("--json", "as_json", is_flag=True, help="Print the card and the samples as one JSON document.")
 def inspect(folder: str, samples: int, model: str | None, seed: int, as_json: bool) -> None:
     """Print the card of the set in DIR, and samples as the model will see them."""
-    from diffcode.training.card import markdown
+    from diffcode.training.card import FORMAT, markdown
     from diffcode.training.dataset import Dataset
 
     dataset = Dataset.open(Path(folder))
+    if dataset.card.get("format") != FORMAT:
+        raise UnreadableFile(f"{folder} was made by another version of diffcode: build it again")
     shown = list(_samples(dataset, model, seed, samples)) if samples else []
     if as_json:
         click.echo(json.dumps({"card": dataset.card, "samples": shown}, indent=1))

@@ -85,11 +85,12 @@ class Dataset:
             card = json.loads((folder / "card.json").read_text(encoding="utf8"))
             starts, languages = np.load(folder / "index.npy"), np.load(folder / "languages.npy")
             tokens = np.memmap(folder / "tokens.bin", dtype="<u4", mode="r")
-        except (OSError, ValueError, EOFError) as error:
+            held_out = int(card.get("validation_documents", 0))
+        except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
             raise UnreadableFile(
                 f"{folder} is no data set ({error}): make one with `diffcode data build SOURCE --out {folder}`"
             ) from error
-        if len(languages) != len(starts) - 1 or len(tokens) != starts[-1]:
+        if len(languages) != len(starts) - 1 or len(tokens) != starts[-1] or not 0 <= held_out <= len(languages):
             raise UnreadableFile(f"{folder} is damaged, its parts do not fit together: build it again")
         return cls(folder, card, tokens, starts, languages)
 

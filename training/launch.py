@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcode.adapter import SpanAdapter, low_rank_maps
 from diffcode.engine import INFILL, SPAN, Model, shipped
-from diffcode.errors import BadOption
+from diffcode.errors import BadOption, UnreadableFile
 from diffcode.hub import Report
 from diffcode.training.data_command import model_folder
 from diffcode.training.dataset import Dataset
@@ -78,7 +78,7 @@ def make_trainer(
     """
     if options.texts < world.size:
         raise BadOption(f"--texts {options.texts} is too few for {world.size} processes: each needs one at least")
-    dataset = Dataset.open(data)
+    dataset = opened(data)
     folder = RunFolder(out, options.keep, world)
     folder.begin(options, data_of(dataset) | {"base": fingerprint(model)})
     training = Sampler(dataset, dataset.training, model.tokens, options.spans, options.seed)
@@ -88,6 +88,15 @@ def make_trainer(
     trainer = Trainer(stage, training, validation, options, folder, world=world)
     trainer.resume()
     return trainer
+
+
+def opened(data: Path) -> Dataset:
+    """The set, if a run can be validated with it. Raises UnreadableFile."""
+    dataset = Dataset.open(data)
+    if not dataset.validation:
+        why = f"{data} holds out nothing of its {len(dataset)} documents"
+        raise UnreadableFile(f"{why}: build it with a larger --validation, or from more files")
+    return dataset
 
 
 def data_of(dataset: Dataset) -> dict[str, object]:

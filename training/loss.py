@@ -116,7 +116,7 @@ def _liger() -> Any:
 
 def _with_liger(liger: Any, x_RD: Tensor, head_ND: Tensor, target_R: Tensor, weight_R: Tensor, total: float) -> Scored:
     """Liger sums over rows of equal weight, so one call for each weight there is: two in stage A."""
-    loss = torch.zeros((), device=x_RD.device)
+    loss = x_RD[:0].sum().float()  # nothing, but with a gradient: there may be no row that counts
     for weight in weight_R.unique().tolist():
         rows_R = (weight_R == weight) & (target_R >= 0)
         if weight and rows_R.any():

@@ -12,7 +12,7 @@ class Split:
 
     order: tuple[int, ...]
     validation: int
-    by: str  # "package": held-out packages are held out whole; "document": there was only one
+    by: str  # "package": held-out packages are held out whole; "document": all were too large for that
     packages: tuple[str, ...]  # held out
 
 
@@ -20,7 +20,8 @@ def split(packages: Sequence[str], share: float, seed: int) -> Split:
     """Shuffle documents and hold out `share` of them (at least one if it is over 0), by whole packages.
 
     `packages[i]` is the package of document i. Of packages in a seeded order each is held out that still fits; where
-    none does, the smallest one is, unless it is more than half of everything.
+    none does, the smallest one is, if it is at most twice what was asked or a tenth of everything (and no more than
+    half). Else documents are: in a repository with two folders half of the text would be lost to learning.
     """
     rng = random.Random(seed)
     order = list(range(len(packages)))
@@ -53,4 +54,5 @@ def _held_out(packages: Sequence[str], target: int, rng: random.Random) -> set[s
     if held:
         return held
     smallest = min(names, key=lambda name: (sizes[name], name))
-    return {smallest} if sizes[smallest] <= len(packages) / 2 else None
+    most = min(max(2 * target, len(packages) // 10), len(packages) // 2)
+    return {smallest} if sizes[smallest] <= most else None

@@ -21,7 +21,8 @@ class Program {
  public:
   Program(Session& session, const diffcode_step& step)
       : session_(session), step_(step), model_(*session.model),
-        head_(model_, session.base_head, model_.w.head, nullptr, step.base_favoured, step.base_favour),
+        head_(model_, session.base_head, model_.w.head, nullptr, step.base_favoured, step.base_favour,
+              step.temperature),
         span_heads_(session, step) {}
 
   // False where the step was cancelled.
@@ -69,7 +70,7 @@ class Program {
     const float* states = session_.final_states.data();
     if (step_.base_rows > 0)
       head_.work(turn, states + step_.base_first * width, step_.base_rows, step_.allowed, step_.base_noise,
-                 step_.temperature, base);
+                 base);
     if (step_.span_rows > 0) span_heads_.work(turn, states + (step_.rows - step_.span_rows) * width, base, spans);
     return true;
   }

@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 5;
+constexpr int32_t kVersion = 6;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -24,7 +24,8 @@ struct diffcode_linear {  // diffcode::Linear
 struct diffcode_layer {
   const float *input_norm, *post_norm;
   diffcode_linear qkv, out, gate_up, down;
-  // The adapter's low-rank maps; outputs 0 where a map has none.
+  // The adapter's low-rank maps; outputs 0 where a map has none. Where `high` has less inputs than `low` outputs, its
+  // parts (queries, keys and values; gate and up) read one stretch of them each.
   diffcode_linear qkv_low, qkv_high, out_low, out_high, gate_up_low, gate_up_high, down_low, down_high;
 };
 
@@ -37,7 +38,8 @@ struct diffcode_weights {
   const float* frequencies;   // of the rotary embedding, [K / 2]
   diffcode_linear head, span_head;
   const int32_t* kept;  // token of each row of span_head, or null
-  diffcode_linear successor_down, successor_up;
+  // The successor map: its first half, of states and of tokens; its second half, and the span head of what that yields.
+  diffcode_linear successor_state, successor_token, successor_up, successor_head;
 };
 
 struct diffcode_guess {

@@ -43,6 +43,17 @@ class EngineLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineSuccessor:
+    """`reference.successor`, and the head behind it: `head(x + up s) = head x + (head up) s`, so that the head is read
+    once for all span rows and not once a window place."""
+
+    state: PackedLinear  # `down` of a row's state
+    token: PackedLinear  # ... and of the token at its place
+    up: PackedLinear
+    head: PackedLinear
+
+
+@dataclass(frozen=True, slots=True)
 class EngineAdapter:
     """A span adapter, packed."""
 
@@ -50,7 +61,7 @@ class EngineAdapter:
     mask_D: Tensor  # fp32
     head: PackedLinear  # the kept rows of the vocabulary's
     kept_N: Tensor | None  # int32
-    successor: tuple[PackedLinear, PackedLinear] | None
+    successor: EngineSuccessor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +155,7 @@ class Engine:
         self._held.append(layers)
         sizes = (s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, kept)
         return native.Weights(
-            native.Shape(*sizes, successor[1].inputs if successor else 0, s.norm_eps),
+            native.Shape(*sizes, successor.up.inputs if successor else 0, s.norm_eps),
             layers,
             self._address(w.norm_D),
             self._address(w.embedding_VD),
@@ -153,7 +164,7 @@ class Engine:
             self._linear(w.head),
             self._linear(adapter.head if adapter else None),
             self._address(adapter.kept_N) if adapter else None,
-            *(self._linear(successor[i] if successor else None) for i in range(2)),
+            *(self._linear(getattr(successor, part, None)) for part in ("state", "token", "up", "head")),
         )
 
 

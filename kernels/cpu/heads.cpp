@@ -31,8 +31,9 @@ diffcode_guess merge(const Partial* partials, int count) {
 }  // namespace
 
 Head::Head(Model& model, HeadScratch& scratch, const diffcode_linear& linear, const int32_t* ids, int favoured,
-           float favour)
-    : ops_(*model.ops), linear_(view(linear)), ids_(ids), favoured_(favoured), favour_(favour), scratch_(scratch) {
+           float favour, float temperature)
+    : ops_(*model.ops), linear_(view(linear)), ids_(ids), favoured_(favoured), favour_(favour),
+      temperature_(temperature), scratch_(scratch) {
   slice_ = std::max(1, (linear_.outputs / kBlock + kChunks - 1) / kChunks) * kBlock;
 }
 
@@ -42,45 +43,47 @@ void Head::plan(int rows) {
 }
 
 void Head::work(Turn& turn, const float* states, int count, const uint8_t* allowed, const float* noise,
-                float temperature, diffcode_guess* guesses) {
+                diffcode_guess* guesses) {
+  std::vector<float>& logits_of = turn.mine().logits;
+  make_room(logits_of, static_cast<size_t>(count) * slice_);
+  round(turn, states, count);
+  turn.meet();
+  turn.each(kChunks, [&](int slice) {
+    logits(slice, count, logits_of.data() - first(slice), slice_);
+    for (int r = 0; r < count; r++) {
+      const size_t at = static_cast<size_t>(r) * outputs();
+      boil(slice, r, logits_of.data() - first(slice) + static_cast<size_t>(r) * slice_,
+           allowed != nullptr ? allowed + at : nullptr, noise != nullptr ? noise + at : nullptr);
+    }
+  });
+  turn.meet();
+  for (int r = 0; turn.thread == 0 && r < count; r++) guesses[r] = guess(r);
+}
+
+void Head::round(Turn& turn, const float* states, int count) {
   const int width = linear_.inputs;
-  make_room(turn.mine().logits, static_cast<size_t>(count) * slice_);
-  if (turn.thread == 0)
-    for (int r = 0; r < count; r++)
-      scratch_.rows.put(ops_, states + static_cast<size_t>(r) * width, r, count, width, linear_.group);
-  turn.meet();
-  turn.each(kChunks, [&](int chunk) { slice(turn.mine(), chunk, count, allowed, noise, temperature); });
-  turn.meet();
-  if (turn.thread != 0) return;
-  const int used = (linear_.real_outputs + slice_ - 1) / slice_;
-  for (int r = 0; r < count; r++) {
-    guesses[r] = merge(scratch_.partials.data() + static_cast<size_t>(r) * kChunks, used);
-    if (ids_ != nullptr) guesses[r].token = ids_[guesses[r].token];
-  }
+  turn.each(count, [&](int r) {
+    scratch_.rows.put(ops_, states + static_cast<size_t>(r) * width, r, count, width, linear_.group);
+  });
 }
 
-void Head::slice(Scratch& mine, int chunk, int count, const uint8_t* allowed, const float* noise, float temperature) {
-  const int first = chunk * slice_, last = std::min(linear_.outputs, first + slice_);
-  if (first >= linear_.outputs) return;
-  // `y` is addressed by the output's number, so the slice's buffer is shifted to the left.
-  ops_.linear(linear_, scratch_.rows.rows(), count, first, last, mine.logits.data() - first, slice_, false);
-  const int real = std::min(last, linear_.real_outputs) - first;
-  for (int r = 0; r < count && real > 0; r++) {
-    float* logits = mine.logits.data() + static_cast<size_t>(r) * slice_;
-    const size_t at = static_cast<size_t>(r) * linear_.real_outputs + first;
-    for (int i = 0; allowed != nullptr && i < real; i++)
-      if (!allowed[at + i]) logits[i] = -1e30f;
-    Partial& found = scratch_.partials[static_cast<size_t>(r) * kChunks + chunk];
-    const float* here = noise != nullptr ? noise + at : nullptr;
-    found = ops_.head(logits, real, first, here, temperature);
-    if (favoured_ >= first && favoured_ < first + real && logits[favoured_ - first] > -1e30f)
-      prefer(found, logits, first, here, temperature);
-  }
+void Head::logits(int slice, int count, float* y, size_t stride) {
+  ops_.linear(linear_, scratch_.rows.rows(), count, first(slice), first(slice + 1), y, stride, false);
 }
 
-void Head::prefer(Partial& found, const float* logits, int first, const float* noise, float temperature) const {
-  const float logit = logits[favoured_ - first];
-  const float ranked = noise != nullptr ? (logit + favour_) / temperature + noise[favoured_ - first] : logit + favour_;
+void Head::boil(int slice, int row, float* logits, const uint8_t* allowed, const float* noise) {
+  const int from = first(slice), last = std::min(first(slice + 1), outputs());
+  if (from >= last) return;
+  for (int i = from; allowed != nullptr && i < last; i++)
+    if (!allowed[i]) logits[i] = -1e30f;
+  Partial& found = scratch_.partials[static_cast<size_t>(row) * kChunks + slice];
+  found = ops_.head(logits + from, last - from, from, noise != nullptr ? noise + from : nullptr, temperature_);
+  if (favoured_ >= from && favoured_ < last && logits[favoured_] > -1e30f) prefer(found, logits, noise);
+}
+
+void Head::prefer(Partial& found, const float* logits, const float* noise) const {
+  const float logit = logits[favoured_];
+  const float ranked = noise != nullptr ? (logit + favour_) / temperature_ + noise[favoured_] : logit + favour_;
   const bool ties = ranked == found.ranked && favoured_ < found.token;
   if (ranked <= found.ranked && !ties && found.token != favoured_) return;
   found.ranked = ranked;
@@ -88,68 +91,110 @@ void Head::prefer(Partial& found, const float* logits, int first, const float* n
   found.token = favoured_;
 }
 
+diffcode_guess Head::guess(int row) const {
+  diffcode_guess guess = merge(scratch_.partials.data() + static_cast<size_t>(row) * kChunks,
+                               (outputs() + slice_ - 1) / slice_);
+  if (ids_ != nullptr) guess.token = ids_[guess.token];
+  return guess;
+}
+
 SpanHeads::SpanHeads(Session& session, const diffcode_step& step)
     : model_(*session.model), step_(step), mine_(session.successor),
-      head_(model_, session.span_head, model_.w.span_head, model_.w.kept, step.span_favoured, step.span_favour),
+      head_(model_, session.span_head, model_.w.span_head, model_.w.kept, step.span_favoured, step.span_favour,
+            step.temperature),
       follows_(model_.w.shape.successor != 0 && step.anchors != 0) {}
 
 void SpanHeads::plan() {
   const auto& w = model_.w;
   head_.plan(step_.span_rows);
   if (!follows_) return;
-  const size_t width = w.shape.width, widest = std::max<size_t>(2 * width, w.successor_down.outputs);
-  make_room(mine_.before, step_.anchors);
-  make_room(mine_.both, 2 * width);
-  make_room(mine_.inner, w.successor_down.outputs);
+  const size_t width = w.shape.width, inner = w.successor_token.outputs, widest = std::max(width, inner);
+  const size_t rows = step_.span_rows, anchors = step_.anchors;
   mine_.ones.assign(widest, 1.0f);
-  make_room(mine_.states, step_.anchors * width);
-  make_room(mine_.found, step_.anchors);
-  if (step_.span_noise != nullptr)
-    make_room(mine_.noise, static_cast<size_t>(step_.anchors) * w.span_head.real_outputs);
-  mine_.bytes.plan(1, widest);
+  mine_.states.plan(rows, width);
+  make_room(mine_.inner, rows * inner);
+  make_room(mine_.logits, rows * head_.padded());
+  for (Follower& follower : mine_.followers) {
+    make_room(follower.before, anchors);
+    make_room(follower.row, widest);
+    make_room(follower.added, anchors * w.successor_up.outputs);
+    follower.bytes.plan(anchors, widest);
+  }
 }
 
 void SpanHeads::work(Turn& turn, const float* states, const diffcode_guess* base, diffcode_guess* spans) {
-  if (!follows_) return head_.work(turn, states, step_.span_rows, nullptr, step_.span_noise, step_.temperature, spans);
-  const bool leads = turn.thread == 0;
-  const float* noise = step_.span_noise != nullptr ? mine_.noise.data() : nullptr;
-  for (int a = 0; leads && a < step_.anchors; a++) mine_.before[a] = base[step_.anchor_base[a]].token;
+  if (!follows_) return head_.work(turn, states, step_.span_rows, nullptr, step_.span_noise, spans);
+  all_places(turn, states);
+  std::vector<int32_t>& before = mine_.followers[turn.thread].before;
+  for (int a = 0; a < step_.anchors; a++) before[a] = base[step_.anchor_base[a]].token;
   for (int place = 0; place < step_.window; place++) {
-    if (leads) follow(place, states);
-    head_.work(turn, mine_.states.data(), step_.anchors, nullptr, noise, step_.temperature, mine_.found.data());
-    for (int a = 0; leads && a < step_.anchors; a++) {
-      spans[a * step_.window + place] = mine_.found[a];
-      mine_.before[a] = mine_.found[a].token;
+    follow(turn, place);
+    for (int a = 0; a < step_.anchors; a++) {
+      const int row = a * step_.window + place;
+      const diffcode_guess guess = head_.guess(row);
+      before[a] = guess.token;
+      if (turn.thread == 0) spans[row] = guess;
     }
   }
 }
 
-// The states of one window place, in the light of the tokens before it.
-void SpanHeads::follow(int place, const float* states) {
-  const size_t width = model_.w.shape.width, outputs = model_.w.span_head.real_outputs;
-  for (int a = 0; a < step_.anchors; a++) {
-    const size_t number = static_cast<size_t>(a) * step_.window + place;
-    one(a, step_.shown[place] >= 0 ? step_.shown[place] : mine_.before[a], states + number * width);
-    if (step_.span_noise != nullptr)
-      std::copy_n(step_.span_noise + number * outputs, outputs, mine_.noise.data() + a * outputs);
-  }
+// What does not depend on the tokens before: the states' logits, and their part of the successor map.
+void SpanHeads::all_places(Turn& turn, const float* states) {
+  const Ops& ops = *model_.ops;
+  const Linear down = view(model_.w.successor_state);
+  const int rows = step_.span_rows, width = down.inputs, pieces = down.outputs / kBlock;
+  head_.round(turn, states, rows);
+  turn.each(rows, [&](int r) {
+    float* normed = mine_.followers[turn.thread].row.data();
+    ops.rms_norm(states + static_cast<size_t>(r) * width, mine_.ones.data(), normed, width, model_.w.shape.norm_eps);
+    mine_.states.put(ops, normed, r, rows, width, down.group);
+  });
+  turn.meet();
+  turn.each(pieces + kChunks, [&](int piece) {
+    if (piece >= pieces) return head_.logits(piece - pieces, rows, mine_.logits.data(), head_.padded());
+    ops.linear(down, mine_.states.rows(), rows, piece * kBlock, (piece + 1) * kBlock, mine_.inner.data(), down.outputs,
+               false);
+  });
+  turn.meet();
 }
 
-void SpanHeads::one(int anchor, int token, const float* state) {
+// Tells the rows of one window place which tokens stand there, and boils their logits down.
+void SpanHeads::follow(Turn& turn, int place) {
   const auto& w = model_.w;
   const Ops& ops = *model_.ops;
-  const int width = w.shape.width;
-  const Linear down = view(w.successor_down), up = view(w.successor_up);
-  float* mine = mine_.states.data() + static_cast<size_t>(anchor) * width;
-  std::copy_n(state, width, mine);
-  for (int d = 0; d < width; d++) mine_.both[width + d] = from_bf16(w.embedding[static_cast<size_t>(token) * width + d]);
-  ops.rms_norm(mine, mine_.ones.data(), mine_.both.data(), width, w.shape.norm_eps);
-  ops.rms_norm(mine_.both.data() + width, mine_.ones.data(), mine_.both.data() + width, width, w.shape.norm_eps);
-  mine_.bytes.put(ops, mine_.both.data(), 0, 1, 2 * width, down.group);
-  ops.linear(down, mine_.bytes.rows(), 1, 0, down.outputs, mine_.inner.data(), down.outputs, false);
-  ops.silu_product(mine_.inner.data(), mine_.ones.data(), mine_.inner.data(), up.inputs);
-  mine_.bytes.put(ops, mine_.inner.data(), 0, 1, up.inputs, up.group);
-  ops.linear(up, mine_.bytes.rows(), 1, 0, up.outputs, mine, width, true);
+  const Linear token = view(w.successor_token), up = view(w.successor_up), head = view(w.successor_head);
+  const int anchors = step_.anchors, width = token.inputs, inner = token.outputs;
+  Follower& mine = mine_.followers[turn.thread];
+  for (int a = 0; a < anchors; a++) {
+    const size_t stands = step_.shown[place] >= 0 ? step_.shown[place] : mine.before[a];
+    for (int d = 0; d < width; d++) mine.row[d] = from_bf16(w.embedding[stands * width + d]);
+    ops.rms_norm(mine.row.data(), mine_.ones.data(), mine.row.data(), width, w.shape.norm_eps);
+    mine.bytes.put(ops, mine.row.data(), a, anchors, width, token.group);
+  }
+  // Rows of one place lie a window apart.
+  float* sums = mine_.inner.data() + static_cast<size_t>(place) * inner;
+  const size_t apart = static_cast<size_t>(step_.window) * inner;
+  turn.each(inner / kBlock, [&](int piece) {
+    ops.linear(token, mine.bytes.rows(), anchors, piece * kBlock, (piece + 1) * kBlock, sums, apart, true);
+  });
+  turn.meet();
+  for (int a = 0; a < anchors; a++) {
+    ops.silu_product(sums + a * apart, mine_.ones.data(), mine.row.data(), up.inputs);
+    mine.bytes.put(ops, mine.row.data(), a, anchors, up.inputs, up.group);
+  }
+  ops.linear(up, mine.bytes.rows(), anchors, 0, up.outputs, mine.added.data(), up.outputs, false);
+  for (int a = 0; a < anchors; a++)
+    mine.bytes.put(ops, mine.added.data() + static_cast<size_t>(a) * up.outputs, a, anchors, head.inputs, head.group);
+  turn.each(kChunks, [&](int slice) {
+    ops.linear(head, mine.bytes.rows(), anchors, head_.first(slice), head_.first(slice + 1), logits(place),
+               static_cast<size_t>(step_.window) * head_.padded(), true);
+    for (int row = place; row < step_.span_rows; row += step_.window) {
+      const float* noise = step_.span_noise;
+      if (noise != nullptr) noise += static_cast<size_t>(row) * head_.outputs();
+      head_.boil(slice, row, logits(row), nullptr, noise);
+    }
+  });
+  turn.meet();
 }
 
 }  // namespace diffcode

@@ -13,7 +13,7 @@
 namespace diffcode {
 namespace avx2 {
 
-constexpr int kAhead = 1024;  // bytes
+constexpr int kAhead = 4096;  // bytes
 
 // Four inputs of eight outputs as bytes [8][4]; under 8 bits two such fours at once, for a byte holds one of each.
 template <int BITS>
@@ -57,18 +57,20 @@ inline __m256 scales_at(const uint16_t* from) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
-// Weights are read once; the processor's own prefetch stops at the end of a page.
+// Weights are read once; the processor's own prefetch stops at the end of a page. Into the second cache: the first one
+// cannot await as many lines as memory sends at its full rate.
 inline void ahead(const uint8_t* from) {
-  _mm_prefetch(reinterpret_cast<const char*>(from) + kAhead, _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(from) + kAhead, _MM_HINT_T1);
 }
 
 // GCC would rather add into fresh registers, and spill the sums.
 inline void add32(__m256i& sum, __m256i more) { asm("vpaddd %1, %0, %0" : "+x"(sum) : "x"(more)); }
 inline void add16(__m256i& sum, __m256i more) { asm("vpaddw %1, %0, %0" : "+x"(sum) : "x"(more)); }
 
-// P times eight outputs of R rows of a tile of MR rows, `x` pointing to the first: a group's products, as integers.
-template <int MR, int R, int P, int BITS>
-inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m256i (&totals)[P][R]) {
+// P times eight outputs of R rows of a tile, `x` pointing to the first: a group's products, as integers.
+template <int R, int P, int BITS>
+inline void products(const uint8_t* w, const int8_t* x, size_t apart, int quads, int part,
+                     __m256i (&totals)[P][R]) {
   const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 4
   for (int p = 0; p < P; p++) {
@@ -78,7 +80,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
   if constexpr (BITS == 8) {
     // The sign of a weight goes to the row's byte: 127 * 127 * 2 is below 2^15, 255 * 127 * 2 would not be.
     const __m256i middle = _mm256_set1_epi8(-128);
-    for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += MR * 4) {
+    for (int k = 0; k < quads; k++, w += Fours<8>::kBytes, x += apart) {
       ahead(w);
 #pragma GCC unroll 4
       for (int p = 0; p < P; p++) {
@@ -101,7 +103,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++) dots[p][r] = _mm256_setzero_si256();
       }
-      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes, x += MR * 8) {
+      for (int k = from; k < from + kFit && k < quads; k += 2, w += Fours<BITS>::kBytes, x += 2 * apart) {
         ahead(w);
 #pragma GCC unroll 4
         for (int p = 0; p < P; p++) {
@@ -110,7 +112,7 @@ inline void products(const uint8_t* w, const int8_t* x, int quads, int part, __m
           for (int i = 0; i < 2; i++) {
 #pragma GCC unroll 6
             for (int r = 0; r < R; r++)
-              add16(dots[p][r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + (i * MR + r) * 4)));
+              add16(dots[p][r], _mm256_maddubs_epi16(fours.weights[i], four_of(x + i * apart + r * 4)));
           }
         }
       }
@@ -129,6 +131,7 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
   const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
   const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = linear.block_bytes() / groups;
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + begin * 4;
+  const size_t apart = rows.apart(MR);
   for (int part = 0; part < kBlock / 8; part += P) {
     const uint8_t* w = linear.weights + block * linear.block_bytes();
     const uint16_t* scales = linear.scales + first * groups + part * 8;
@@ -137,7 +140,7 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
       for (int r = 0; r < R; r++) sums[p][r] = _mm256_setzero_ps();
     for (int g = 0; g < groups; g++) {
       __m256i totals[P][R];
-      products<MR, R, P, BITS>(w + g * group_bytes, x + static_cast<size_t>(g) * quads * MR * 4, quads, part, totals);
+      products<R, P, BITS>(w + g * group_bytes, x + g * quads * apart, apart, quads, part, totals);
       for (int r = 0; r < R; r++) {
         const size_t at = static_cast<size_t>(row + begin + r) * groups + g;
         const int32_t zeros = BITS == 8 ? 0 : rows.sums[at] * linear.zero();  // weights of 8 bits have their signs again

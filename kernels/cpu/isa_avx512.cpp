@@ -52,6 +52,10 @@ inline __m512 scales_at(const uint16_t* from) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+// Weights are fetched into the second cache only: the first one cannot await as many lines as memory sends at its full
+// rate, and then 5 or 9 rows waited for memory and computed by turns.
+constexpr int kAhead = 16384;  // bytes
+
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
 // rows' bytes can then be broadcast four at a time. The sums over groups live in memory on purpose: kept in registers
 // they would push out the 24 accumulators of the inner loop.
@@ -64,6 +68,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
   const float* row_scales = rows.scales + static_cast<size_t>(row) * groups;
   const int32_t* row_sums = rows.sums + static_cast<size_t>(row) * groups;
+  const size_t apart = rows.apart(MR);
   alignas(64) float sums[MR][kBlock];
   for (int r = 0; r < MR; r++) {
     _mm512_store_ps(sums[r], _mm512_setzero_ps());
@@ -78,7 +83,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
     for (int k = 0; k < quads; k += Weights::kCount) {
       const Weights fours(w);
       for (int line = 0; line < Weights::kBytes; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(w) + 16384 + line, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead + line, _MM_HINT_T1);
       w += Weights::kBytes;
 #pragma GCC unroll 2
       for (int i = 0; i < Weights::kCount; i++) {
@@ -90,7 +95,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
           dot(dots[r][0], fours.weights[i][0], bytes);
           dot(dots[r][1], fours.weights[i][1], bytes);
         }
-        x += MR * 4;
+        x += apart;
       }
     }
     asm volatile("" ::: "memory");

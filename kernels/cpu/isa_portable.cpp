@@ -29,7 +29,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
       int32_t dots[kBlock];
       for (int e = 0; e < kBlock; e++) dots[e] = -linear.zero() * rows.sums[at];
       for (int k = g * linear.group; k < (g + 1) * linear.group; k += 4) {
-        const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + (static_cast<size_t>(k / 4) * MR + r) * 4;
+        const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + k / 4 * rows.apart(MR) + r * 4;
         for (int e = 0; e < kBlock; e++)
           for (int i = 0; i < 4; i++) dots[e] += stored<BITS>(w, k + i, e) * x[i];
       }

@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 5
+VERSION = 6
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -44,8 +44,7 @@ class Weights(c.Structure):
         ("head", Linear),
         ("span_head", Linear),
         ("kept", Address),
-        ("successor_down", Linear),
-        ("successor_up", Linear),
+        *((f"successor_{part}", Linear) for part in ("state", "token", "up", "head")),
     ]
 
 

@@ -46,6 +46,14 @@ struct Rows {
   int8_t* values;
   float* scales;    // [R, D/group]
   int32_t* sums;  // [R, D/group]: of the group's values; what the weights' + 2^(bits - 1) adds is that often this
+  int32_t among = 0;  // rows of the tile that these are a part of, 0: they are whole tiles
+
+  // The last `count` of so few rows that they are one tile.
+  Rows last(int count, int of, int groups) const {
+    const int skipped = of - count;
+    return {values + skipped * 4, scales + skipped * groups, sums + skipped * groups, of};
+  }
+  size_t apart(int tile) const { return static_cast<size_t>(among > 0 ? among : tile) * 4; }  // two fours of a row
 };
 
 // What a slice of the vocabulary says of one row.
@@ -62,6 +70,11 @@ struct Sight {
   int32_t until, first, last;
 };
 
+// Memory that will be read next.
+struct Stretch {
+  const uint8_t *from, *to;
+};
+
 struct Ops {
   const char* name;
   void (*rms_norm)(const float* x, const float* weight, float* y, int width, float eps);
@@ -73,9 +86,10 @@ struct Ops {
                  bool add);
   void (*rotate)(float* x, const float* cos, const float* sin, int heads, int width);
   void (*silu_product)(const float* gate, const float* up, float* y, int width);
-  // One row, the query heads of one group: keys [width][capacity] transposed, values [capacity][width].
+  // One row, the query heads of one group: keys [width][capacity] transposed, values [capacity][width]. As much of `soon`
+  // as can be is fetched on the way: attention finds its numbers in the caches, and memory would stand idle.
   void (*attend)(const float* q, const float* keys, const float* values, size_t capacity, int context,
-                 Sight sight, int heads, int width, float* scores, float* y);
+                 Sight sight, int heads, int width, float* scores, float* y, Stretch soon);
   Partial (*head)(const float* logits, int count, int first_token, const float* noise, float temperature);
   // What the machine can do, for the plan: multiplications and additions of bytes that `spin` does in registers alone in
   // `rounds` rounds, and a walk through memory that looks at every byte.

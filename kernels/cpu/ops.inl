@@ -118,13 +118,18 @@ constexpr int kWide = 2 * kLanes;
 
 template <int HEADS>
 void score(const float* q, const float* keys, size_t capacity, int count, int width, float scale, float* scores,
-           size_t stride) {
+           size_t stride, Stretch& soon) {
   for (int s = 0; s < count; s += kWide) {
     Lanes low[HEADS], high[HEADS];
 #pragma GCC unroll 8
     for (int h = 0; h < HEADS; h++) low[h] = high[h] = Lanes{};
     for (int d = 0; d < width; d++) {
       const float* k = keys + d * capacity + s;
+      if (soon.from < soon.to) {
+        __builtin_prefetch(soon.from, 0, 2);
+        __builtin_prefetch(soon.from + 64, 0, 2);
+        soon.from += 128;
+      }
       const Lanes first = *reinterpret_cast<const Lanes*>(k), second = *reinterpret_cast<const Lanes*>(k + kLanes);
 #pragma GCC unroll 8
       for (int h = 0; h < HEADS; h++) {
@@ -188,13 +193,14 @@ void mix_any(const float* scores, size_t stride, const float* values, int count,
 }
 
 void attend(const float* q, const float* keys, const float* values, size_t capacity, int context,
-            Sight sight, int heads, int width, float* scores, float* y) {
+            Sight sight, int heads, int width, float* scores, float* y, Stretch soon) {
   const bool split = sight.last > sight.first && sight.first > sight.until;  // something between is not seen
   const int count = context + (sight.last > sight.until ? sight.last : sight.until);
   const size_t stride = (static_cast<size_t>(count) + kWide - 1) / kWide * kWide;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
   by_heads(heads, [&](auto many, int head) {
-    score<decltype(many)::value>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride);
+    score<decltype(many)::value>(q + head * width, keys, capacity, count, width, scale, scores + head * stride, stride,
+                                 soon);
   });
   for (int h = 0; h < heads; h++) {
     float* mine = scores + h * stride;
@@ -258,10 +264,10 @@ uint64_t walk(const uint8_t* memory, size_t size) {
   typedef uint64_t Eight __attribute__((vector_size(64), aligned(1)));
   Eight sums[4] = {};
   for (size_t i = 0; i + 256 <= size; i += 256) {
-    __builtin_prefetch(memory + i + 4096);
-    __builtin_prefetch(memory + i + 4160);
-    __builtin_prefetch(memory + i + 4224);
-    __builtin_prefetch(memory + i + 4288);
+    __builtin_prefetch(memory + i + 16384, 0, 2);
+    __builtin_prefetch(memory + i + 16448, 0, 2);
+    __builtin_prefetch(memory + i + 16512, 0, 2);
+    __builtin_prefetch(memory + i + 16576, 0, 2);
     for (int s = 0; s < 4; s++) sums[s] += *reinterpret_cast<const Eight*>(memory + i + s * 64);
   }
   const Eight all = sums[0] + sums[1] + sums[2] + sums[3];

@@ -8,7 +8,7 @@ namespace diffcode {
 namespace {
 
 constexpr int kTogether = 16;  // rows whose keys one thread puts into the cache: a line of it a number
-constexpr int kPiece = 64;  // outputs of a linear map that are handed out at once
+constexpr int kPiece = kBlock;  // outputs of a linear map that are handed out at once; of no more than one part
 
 }  // namespace
 
@@ -53,7 +53,9 @@ void Pass::begin(int r) {
 
 void Pass::layer(Turn& turn, int l) {
   const diffcode_layer& w = model_.layers[l];
-  map(turn, {view(w.qkv), view(w.qkv_low), view(w.qkv_high)}, normed(turn, w.input_norm, w.qkv.group), session_.qkv, false);
+  const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
+  const Adapted qkv{view(w.qkv), view(w.qkv_low), view(w.qkv_high), queries, queries + keys};
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.group), session_.qkv, false);
   map(turn, {view(w.out), view(w.out_low), view(w.out_high)}, attention(turn, l), session_.x, true);
   gated(turn, w, normed(turn, w.post_norm, w.gate_up.group));
   map(turn, {view(w.down), view(w.down_low), view(w.down_high)}, session_.product, session_.x, true);
@@ -87,12 +89,16 @@ Bytes& Pass::attention(Turn& turn, int l) {
   turn.each((count_ + together - 1) / together,
             [&](int piece) { place(l, piece * together, std::min(count_, (piece + 1) * together)); });
   turn.meet();
-  turn.each(count_ * shape_.kv_heads, [&](int piece) {
+  const Linear next = view(model_.layers[l].out);
+  const int pieces = count_ * shape_.kv_heads;
+  const size_t share = next.block_bytes() * (next.outputs / kBlock) / pieces;
+  turn.each(pieces, [&](int piece) {
     const int r = piece / shape_.kv_heads, g = piece % shape_.kv_heads;
+    const uint8_t* soon = next.weights + piece * share;
     const float* q = row(session_.qkv, r, model_.layers[l].qkv.outputs) + g * heads * width;
     float* y = row(session_.mixed, r, shape_.heads * width) + g * heads * width;
     ops_.attend(q, session_.key(l, g), session_.value(l, g), session_.capacity, step_.context,
-                step_.sights[first_ + r], heads, width, turn.mine().scores.data(), y);
+                step_.sights[first_ + r], heads, width, turn.mine().scores.data(), y, {soon, soon + share});
   });
   turn.meet();
   const int all = shape_.heads * width;
@@ -124,7 +130,7 @@ void Pass::place(int l, int from, int to) {
 // silu(gate) * up, rounded to 8 bits. A thread makes `unit` columns of all rows, so that what passes between the cores'
 // caches is a byte a value and not three floats.
 void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
-  const Adapted map{view(w.gate_up), view(w.gate_up_low), view(w.gate_up_high)};
+  const Adapted map{view(w.gate_up), view(w.gate_up_low), view(w.gate_up_high), shape_.ffn, 2 * shape_.ffn};
   const int unit = model_.unit();
   low_rank(turn.mine(), map, input);
   turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
@@ -159,21 +165,30 @@ void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>&
 // The adapter's first half, small enough for every thread to have its own.
 void Pass::low_rank(Scratch& mine, const Adapted& map, Bytes& input) {
   if (map.low.outputs == 0 || spans_ == 0) return;
-  ops_.linear(map.low, input.spans.rows(), spans_, 0, map.low.outputs, mine.low.data(), map.low.outputs, false);
-  for (int r = 0; r < spans_; r++)
-    mine.low_rank.put(ops_, row(mine.low, r, map.low.outputs), r, spans_, map.high.inputs, map.high.group);
+  const Linear& low = map.low;
+  ops_.linear(low, span_rows(input, low.inputs, low.group), spans_, 0, low.outputs, mine.low.data(), low.outputs, false);
+  for (int p = 0; p < map.parts(); p++)
+    for (int r = 0; r < spans_; r++) {
+      const float* from = row(mine.low, r, low.outputs) + p * map.high.inputs;
+      mine.low_rank[p].put(ops_, from, r, spans_, map.high.inputs, map.high.group);
+    }
 }
 
 void Pass::part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add) {
   ops_.linear(map.base, input, count_, first, last, y, stride, add);
-  if (map.low.outputs != 0 && spans_ != 0)
-    ops_.linear(map.high, mine.low_rank.rows(), spans_, first, last, y + (count_ - spans_) * stride, stride, true);
+  if (map.low.outputs == 0 || spans_ == 0) return;
+  const Rows middle = mine.low_rank[map.part(first)].rows();
+  ops_.linear(map.high, middle, spans_, first, last, y + (count_ - spans_) * stride, stride, true);
+}
+
+Rows Pass::span_rows(Bytes& bytes, int width, int group) {
+  return count_ > kTile ? bytes.spans.rows() : bytes.all.rows().last(spans_, count_, width / group);
 }
 
 void Pass::put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns) {
   bytes.all.put(ops_, from, r, count_, width, group, column, columns);
   const int span = r - (count_ - spans_);
-  if (span >= 0) bytes.spans.put(ops_, from, span, spans_, width, group, column, columns);
+  if (span >= 0 && count_ > kTile) bytes.spans.put(ops_, from, span, spans_, width, group, column, columns);
 }
 
 }  // namespace diffcode

@@ -16,6 +16,10 @@ class Pass {
  private:
   struct Adapted {  // a linear map and the adapter's low-rank maps beside it
     Linear base, low, high;
+    int second, third;  // outputs at which further parts begin
+
+    int parts() const { return low.real_outputs / high.inputs; }
+    int part(int output) const { return parts() == 1 ? 0 : (output >= second) + (output >= third); }
   };
 
   void begin(int r);
@@ -28,6 +32,7 @@ class Pass {
   void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add);
   void low_rank(Scratch& mine, const Adapted& map, Bytes& input);
   void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
+  Rows span_rows(Bytes& bytes, int width, int group);
   void put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns);
   template <typename Fill>
   Bytes& shared_or_own(Turn& turn, Fill fill);

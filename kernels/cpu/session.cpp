@@ -59,7 +59,7 @@ void Session::plan(int rows) {
   product.plan(count, s.ffn);
   for (Scratch& mine : threads) {
     mine.few.plan(few, inner);
-    mine.low_rank.plan(count, rank);
+    for (Quantised& part : mine.low_rank) part.plan(count, rank);
     make_room(mine.row, s.width);
     make_room(mine.low, count * rank);
     make_room(mine.piece, count * unit * 2);

@@ -54,7 +54,7 @@ class Quantised {
   std::vector<int32_t> sums_;
 };
 
-// Rows in 8 bits, and the span rows among them once more, in tiles of their own, for the adapter.
+// Rows in 8 bits, and the span rows among them once more, in tiles of their own, for the adapter, where they are many.
 struct Bytes {
   Quantised all, spans;
   void plan(size_t rows, size_t width) {
@@ -66,7 +66,7 @@ struct Bytes {
 // What one thread needs for itself.
 struct Scratch {
   Bytes few;           // all rows where they are few
-  Quantised low_rank;  // the middle of an adapter's map
+  Quantised low_rank[3];  // the middle of an adapter's map, for each of its parts
   std::vector<float> row, low, piece, product, scores, logits;
 };
 
@@ -76,12 +76,17 @@ struct HeadScratch {
   std::vector<Partial> partials;
 };
 
-// Of a successor map.
-struct SuccessorScratch {
-  std::vector<int32_t> before;
-  std::vector<float> both, inner, ones, states, noise;
-  std::vector<diffcode_guess> found;
+// Of a successor map. What is short every thread computes for itself.
+struct Follower {
+  std::vector<int32_t> before;  // tokens, one an anchor
+  std::vector<float> row, added;
   Quantised bytes;
+};
+
+struct SuccessorScratch {
+  std::vector<float> ones, inner, logits;  // inner, logits: a row each for every span row
+  Quantised states;
+  std::vector<Follower> followers;
 };
 
 struct Session {
@@ -97,7 +102,9 @@ struct Session {
   SuccessorScratch successor;
   std::atomic<int> stop_at{0};  // the layer (counted through all passes) at which the step is given up
 
-  explicit Session(Model* owner) : model(owner), threads(owner->pool.threads()) {}
+  explicit Session(Model* owner) : model(owner), threads(owner->pool.threads()) {
+    successor.followers.resize(threads.size());
+  }
   float* key(int layer, int group) { return keys.data() + plane(layer, group); }
   float* value(int layer, int group) { return values.data() + plane(layer, group); }
   size_t bytes() const { return (keys.size() + values.size()) * sizeof(float); }

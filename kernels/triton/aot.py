@@ -7,6 +7,7 @@ Needs no GPU and no driver: Triton's wheel brings the assemblers. Not to be seen
 """
 
 import argparse
+import hashlib
 import os
 import re
 import subprocess
@@ -15,8 +16,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas, sm_arch_from_capability
 from triton.compiler import ASTSource
@@ -40,6 +43,7 @@ TARGETS = {
 }
 # Bytes a program may have. The compiler does not check this: it would show when the binary is loaded.
 SHARED_LIMIT = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}
+TENSOR_MEMORY = 512  # columns, of sm_100
 REGISTERS = {"sm_80": 65_536, "sm_90": 65_536, "sm_100": 65_536, "gfx942": 131_072}  # of a multiprocessor, 4 bytes each
 TENSOR_CORES = re.compile(r"mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma_\w+")
 LOADS = re.compile(r"ld\.global\S*|cp\.async\.c[ag]\S*|(?:global|buffer)_load_\w+")
@@ -94,6 +98,9 @@ def compiled(specimen: Specimen, target: str) -> Facts:
     wide = len(WIDE_LOADS.findall(code))
     narrow = len(LOADS.findall(code)) - wide
     shared, warps = kernel.metadata.shared, kernel.metadata.num_warps
+    scratch, tensor_memory = (getattr(kernel.metadata, n, 0) or 0 for n in ("global_scratch_size", "tmem_size"))
+    if scratch or tensor_memory > TENSOR_MEMORY:
+        raise ValueError(f"{specimen.name} on {target}: it would not start, for want of scratch or tensor memory")
     return Facts(specimen.name, target, registers, spilled, shared, warps, core[0] if core else "", wide, narrow)
 
 
@@ -119,7 +126,8 @@ def _nvidia(code: str, capability: int) -> tuple[int, int]:
 
 HEAD = """# What the compiler says of the kernels
 
-Made by `python -m diffcode.kernels.triton.aot` with Triton {version}; `tests/kernels/test_compiled.py` checks that it
+Made by `python -m diffcode.kernels.triton.aot` with Triton {version}, from kernels and settings with the digest
+{digest}: `tests/kernels/test_compiled.py` checks that it
 is current. The shapes are those of the default model, the dtype is bf16 but where it says int8. Nothing here was timed,
 and no tile was tuned. Spilled: bytes, on gfx942 registers. Wide: 16-byte loads in the code; narrow: other loads, of
 sights, norms, scales, biases.
@@ -134,6 +142,34 @@ def row(facts: Facts) -> str:
     return "| " + " | ".join(str(cell) for cell in astuple(facts)) + " |"
 
 
+def facts_of(line: str) -> Facts:
+    """What a `row` says."""
+    name, target, *rest = line.strip("| ").split(" | ")
+    registers, spilled, shared, warps, core, wide, narrow = (cell.strip() for cell in rest)
+    return Facts(name, target, int(registers), int(spilled), int(shared), int(warps), core, int(wide), int(narrow))
+
+
+def digest() -> str:
+    """Of all that the compiler is given: the kernels' text, and how each is asked for."""
+    found = hashlib.sha256()
+    for s in specimens():
+        asked = (sorted(part.items(), key=str) for part in (texts(s.kernel), s.types, s.constants, s.options))
+        found.update(repr((s.name, *asked, sorted(s.aligned), s.targets)).encode())
+    return found.hexdigest()
+
+
+def texts(kernel: Any) -> dict[str, str]:
+    """A kernel's own text, that of all our functions that it calls, and the constants that they name."""
+    found = {kernel.__name__: kernel.src}
+    for name in kernel.fn.__code__.co_names:
+        named = kernel.fn.__globals__.get(name)
+        if isinstance(named, triton.JITFunction) and named.__module__.startswith(__package__ or ""):
+            found |= texts(named)
+        elif isinstance(named, tl.constexpr):
+            found[name] = repr(named.value)
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print FACTS.md, or some rows of it alone. Returns 1 if a kernel is not as it must be."""
     parser = argparse.ArgumentParser(description="What the compiler says of the kernels.")
@@ -142,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", action="store_true", help="an op's first kernel alone")
     asked = parser.parse_args(arguments)
     if not arguments:
-        sys.stdout.write(HEAD.format(version=triton.__version__))
+        sys.stdout.write(HEAD.format(version=triton.__version__, digest=digest()))
     wrong = 0
     for op in asked.ops or OPS:
         for specimen in specimens([op])[: 1 if asked.first else None]:

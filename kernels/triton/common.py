@@ -7,6 +7,7 @@ only the two sides of a product go back to the weights' type, for the tensor cor
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product as product_of
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 from diffcode.kernels.tiles import Tile
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+# Numbers that a kernel only compares with. The JIT would compile it anew where one is 1, or divides by 16: a stall of
+# seconds amid a fill, and for programs that were never compiled ahead of time.
+COUNTS = ("R", "first_gated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,9 @@ def map_specimens(
     sizes: Mapping[str, int],
     aligned: Sequence[str],
 ) -> list[Specimen]:
-    """Of a linear map's kernel: every tile with everything on, in bf16; the first one also with int8 weights."""
+    """Of a linear map's kernel: every tile with everything on, in bf16 and with int8 weights."""
     found = []
-    for tile, quantised in ((tiles[0], False), (tiles[0], True), *((tile, False) for tile in tiles[1:])):
+    for tile, quantised in product_of(tiles, (False, True)):
         constants = {**sizes, "GROUP": 128 if quantised else 0, "BLOCK_E": tile.outputs, "BLOCK_R": tile.rows}
         constants |= {"BLOCK_D": tile.inputs, "BLOCK_L": 32}
         more = {"w_ptr": "*i8", "scales_ptr": "*fp32"} if quantised else {}
@@ -66,13 +70,22 @@ def checked(condition: bool, message: Callable[[], str]) -> None:
 
 
 def check_map(
-    x_RD: Tensor, weight_ED: Tensor, scales_EG: Tensor | None, down_rD: Tensor | None, up_Er: Tensor | None
+    x_RD: Tensor,
+    weight_ED: Tensor,
+    scales_EG: Tensor | None,
+    down_rD: Tensor | None,
+    up_Er: Tensor | None,
+    norm_D: Tensor | None = None,
+    bias_E: Tensor | None = None,
+    written: int = 0,
 ) -> None:
-    """Shapes and layouts that the products rely on."""
-    outputs, inputs = weight_ED.shape
+    """Shapes and layouts that the products rely on. `written`: numbers of a row that the kernel stores."""
+    (outputs, inputs), rows = weight_ED.shape, x_RD.shape[0]
     checked(x_RD.stride(-1) == 1, lambda: "the rows' numbers must lie side by side")
     checked(weight_ED.is_contiguous(), lambda: "the weights must be contiguous")
     checked(x_RD.shape[1] == inputs, lambda: f"rows of {x_RD.shape[1]} numbers for a map of {inputs} inputs")
+    reach = rows * max(x_RD.stride(0), written)
+    checked(reach < 2**31, lambda: f"{rows} rows reach beyond the kernels' 32-bit offsets: take fewer")
     checked(
         weight_ED.dtype == (torch.int8 if scales_EG is not None else x_RD.dtype),
         lambda: f"{weight_ED.dtype} weights for {x_RD.dtype} rows: int8 weights and no others have scales",
@@ -87,6 +100,10 @@ def check_map(
         checked(
             fits, lambda: f"low-rank maps {tuple(down_rD.shape)}, {tuple(up_Er.shape)} for {tuple(weight_ED.shape)}"
         )
+    fits = norm_D is None or (norm_D.shape == (inputs,) and norm_D.is_contiguous())
+    checked(fits, lambda: f"the norm must be {inputs} numbers side by side")
+    fits = bias_E is None or (bias_E.shape == (outputs,) and bias_E.is_contiguous())
+    checked(fits, lambda: f"the bias must be {outputs} numbers side by side")
 
 
 def group_of(weight_ED: Tensor, scales_EG: Tensor | None) -> int:
@@ -172,3 +189,40 @@ def add_low_rank(up_ptr, out_E, ok_E, low_LR, rank, gated_R, acc_ER, dtype: tl.c
     seen_EL = ok_E[:, None] & (at_L < rank)[None, :]
     up_EL = tl.load(up_ptr + out_E[:, None] * rank + at_L[None, :], mask=seen_EL, other=0)
     return product(up_EL, low_LR, acc_ER)
+
+
+@triton.jit
+def mapped(
+    x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, bias_ptr, down_ptr, up_ptr, row_R, R, D, rank, first_gated,
+    one_E, two_E, ok_E, TWO: tl.constexpr,
+    GROUP: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_L: tl.constexpr,
+):  # fmt: skip
+    """`norm(x) W^T + b` and the low-rank term, fp32 [E, R]: of the outputs `one_E`, and of `two_E` if TWO.
+
+    `x A^T` is computed beside `x W^T` from the same block of rows, by every program again: that costs reads of A from
+    the second-level cache, and saves a launch and a trip of the middle through memory.
+    """
+    ok_R, at_L = row_R < R, tl.arange(0, BLOCK_L)
+    scale_R = tl.full([BLOCK_R], 1.0, tl.float32)
+    if norm_ptr is not None:
+        scale_R = rms_scale(x_ptr, x_stride, row_R, ok_R, D, eps, BLOCK_R, BLOCK_D)
+    one_ER = tl.zeros([BLOCK_E, BLOCK_R], tl.float32)
+    two_ER = tl.zeros([BLOCK_E, BLOCK_R], tl.float32)
+    low_LR = tl.zeros([BLOCK_L, BLOCK_R], tl.float32)
+    for d in range(0, D, BLOCK_D):
+        at_D = d + tl.arange(0, BLOCK_D)
+        x_DR = load_rows(x_ptr, x_stride, norm_ptr, scale_R, row_R, ok_R, at_D, D)
+        one_ER = times(w_ptr, scales_ptr, one_E, ok_E, at_D, d, D, x_DR, one_ER, GROUP)
+        if TWO:
+            two_ER = times(w_ptr, scales_ptr, two_E, ok_E, at_D, d, D, x_DR, two_ER, GROUP)
+        if down_ptr is not None:
+            low_LR = times(down_ptr, None, at_L, at_L < rank, at_D, d, D, x_DR, low_LR, GROUP)
+    one_ER = add_bias(bias_ptr, one_E, ok_E, one_ER)
+    if TWO:
+        two_ER = add_bias(bias_ptr, two_E, ok_E, two_ER)
+    if down_ptr is not None:
+        gated_R = row_R >= first_gated
+        one_ER = add_low_rank(up_ptr, one_E, ok_E, low_LR, rank, gated_R, one_ER, x_ptr.dtype.element_ty, BLOCK_L)
+        if TWO:
+            two_ER = add_low_rank(up_ptr, two_E, ok_E, low_LR, rank, gated_R, two_ER, x_ptr.dtype.element_ty, BLOCK_L)
+    return one_ER, two_ER

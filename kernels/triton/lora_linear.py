@@ -1,7 +1,5 @@
 """`reference.lora_linear`: norm, linear map with bf16 or int8 weights, bias, gated low-rank term and residual in one
-kernel. `x A^T` is computed beside `x W^T` from the same block of rows, by every program again: that costs reads of A
-from the second-level cache, and saves a launch and a trip of the middle through memory.
-"""
+kernel."""
 
 import torch
 import triton
@@ -11,25 +9,22 @@ from torch import Tensor
 from diffcode.kernels.tiles import TILES as BY_OP
 from diffcode.kernels.tiles import tile_for
 from diffcode.kernels.triton.common import (
+    COUNTS,
     Specimen,
-    add_bias,
-    add_low_rank,
     check_map,
     checked,
     fresh,
     group_of,
     inputs_of,
-    load_rows,
     map_specimens,
+    mapped,
     padded_rank,
-    rms_scale,
-    times,
 )
 
 TILES = BY_OP["lora_linear"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def lora_linear_kernel(
     x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, bias_ptr, down_ptr, up_ptr, residual_ptr, y_ptr,
     R, D, E, rank, first_gated,
@@ -37,25 +32,13 @@ def lora_linear_kernel(
 ):  # fmt: skip
     out_E = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     row_R = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    at_L = tl.arange(0, BLOCK_L)
-    ok_E, ok_R, ok_L = out_E < E, row_R < R, at_L < rank
-    scale_R = tl.full([BLOCK_R], 1.0, tl.float32)
-    if norm_ptr is not None:
-        scale_R = rms_scale(x_ptr, x_stride, row_R, ok_R, D, eps, BLOCK_R, BLOCK_D)
-    acc_ER = tl.zeros([BLOCK_E, BLOCK_R], tl.float32)
-    low_LR = tl.zeros([BLOCK_L, BLOCK_R], tl.float32)
-    for d in range(0, D, BLOCK_D):
-        at_D = d + tl.arange(0, BLOCK_D)
-        x_DR = load_rows(x_ptr, x_stride, norm_ptr, scale_R, row_R, ok_R, at_D, D)
-        acc_ER = times(w_ptr, scales_ptr, out_E, ok_E, at_D, d, D, x_DR, acc_ER, GROUP)
-        if down_ptr is not None:
-            low_LR = times(down_ptr, None, at_L, ok_L, at_D, d, D, x_DR, low_LR, GROUP)
-    acc_ER = add_bias(bias_ptr, out_E, ok_E, acc_ER)
-    if down_ptr is not None:
-        gated_R = row_R >= first_gated
-        acc_ER = add_low_rank(up_ptr, out_E, ok_E, low_LR, rank, gated_R, acc_ER, x_ptr.dtype.element_ty, BLOCK_L)
+    ok_E = out_E < E
+    acc_ER, _ = mapped(
+        x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, bias_ptr, down_ptr, up_ptr, row_R, R, D, rank, first_gated,
+        out_E, out_E, ok_E, False, GROUP, BLOCK_E, BLOCK_R, BLOCK_D, BLOCK_L,
+    )  # fmt: skip
     at_ER = row_R[None, :] * E + out_E[:, None]
-    ok_ER = ok_E[:, None] & ok_R[None, :]
+    ok_ER = ok_E[:, None] & (row_R < R)[None, :]
     if residual_ptr is not None:
         acc_ER += tl.load(residual_ptr + at_ER, mask=ok_ER, other=0).to(tl.float32)
     tl.store(y_ptr + at_ER, acc_ER.to(y_ptr.dtype.element_ty), mask=ok_ER)
@@ -75,7 +58,7 @@ def lora_linear(
     eps: float,
 ) -> Tensor:
     """`reference.lora_linear`, its dataclasses taken apart. Raises ValueError for shapes that do not fit."""
-    check_map(x_RD, weight_ED, scales_EG, down_rD, up_Er)
+    check_map(x_RD, weight_ED, scales_EG, down_rD, up_Er, norm_D, bias_E, len(weight_ED))
     (rows, inputs), outputs = x_RD.shape, weight_ED.shape[0]
     if residual_RE is not None:
         fits = residual_RE.shape == (rows, outputs) and residual_RE.is_contiguous()
@@ -99,18 +82,7 @@ def lora_linear(
 
 
 @lora_linear.register_fake
-def _(
-    x_RD: Tensor,
-    weight_ED: Tensor,
-    scales_EG: Tensor | None,
-    bias_E: Tensor | None,
-    down_rD: Tensor | None,
-    up_Er: Tensor | None,
-    norm_D: Tensor | None,
-    residual_RE: Tensor | None,
-    span_rows: int,
-    eps: float,
-) -> Tensor:
+def _(x_RD: Tensor, weight_ED: Tensor, *_: object) -> Tensor:
     return x_RD.new_empty((x_RD.shape[0], weight_ED.shape[0]))
 
 

@@ -6,6 +6,7 @@ time into one small buffer, and the same boiling down reads it from there.
 """
 
 from collections.abc import Sequence
+from itertools import product as product_of
 
 import torch
 import triton
@@ -30,6 +31,7 @@ from diffcode.kernels.triton.common import (
 TILES = BY_OP["masked_head"]
 DIGEST = Tile(512, 4, 0, 4, 1)  # of the sliced variant: tokens x rows
 SLICE = 16_384  # tokens of a library product
+COMPARED = ("R", "V", "favoured", "blocks")  # numbers that are only compared with, as `common.COUNTS`
 FIELDS = 6  # fp32 of a row and block: peak, second, sum, tilted sum, best rank, logit of the best
 
 
@@ -84,10 +86,11 @@ def digest(
     tl.store(part + 3, tl.sum(weight_VR * away_VR, 0), mask=ok_R)
     tl.store(part + 4, tl.max(rank_VR, 0), mask=ok_R)
     tl.store(part + 5, chosen_R, mask=ok_R)
-    tl.store(best_ptr + row_R.to(tl.int64) * blocks + block, block * BLOCK_V + best_R, mask=ok_R)
+    best_R = tl.minimum(block * BLOCK_V + best_R, V - 1)  # of NaNs the GPU's argmax is the last one, even beyond V
+    tl.store(best_ptr + row_R.to(tl.int64) * blocks + block, best_R, mask=ok_R)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COMPARED)
 def masked_head_kernel(
     x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, barred_ptr, ids_ptr, draw_ptr, temperature, favoured, nats,
     part_ptr, best_ptr, R, D, V,
@@ -111,7 +114,7 @@ def masked_head_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COMPARED)
 def digest_slice_kernel(
     logit_ptr, begin, columns, barred_ptr, ids_ptr, draw_ptr, temperature, favoured, nats,
     part_ptr, best_ptr, blocks, R, V, BLOCK_V: tl.constexpr, BLOCK_R: tl.constexpr,
@@ -128,7 +131,7 @@ def digest_slice_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COMPARED)
 def join_head_kernel(
     part_ptr, best_ptr, ids_ptr, token_ptr, probability_ptr, margin_ptr, entropy_ptr, blocks, BLOCK: tl.constexpr
 ):
@@ -149,7 +152,7 @@ def join_head_kernel(
     weight_B = tl.where(peak_B == least, 0.0, tl.exp(away_B))
     total = tl.sum(weight_B * sum_B, 0)
     tilted = tl.sum(weight_B * (tilted_B + away_B * sum_B), 0)
-    winner = tl.argmax(rank_B, 0, tie_break_left=True)
+    winner = tl.minimum(tl.argmax(rank_B, 0, tie_break_left=True), blocks - 1)
     token = tl.load(best_ptr + row * blocks + winner)
     if ids_ptr is not None:
         token = tl.load(ids_ptr + token)
@@ -204,13 +207,14 @@ def masked_head(
     `draw_R2` (int64): seed and place of each row, for a draw with `reference.counted_gumbel`'s noise. `favoured` is an
     output or -1. `sliced` takes the library's product; it has no int8. Raises ValueError for shapes that do not fit.
     """
-    check_map(x_RD, head_VD, scales_VG, None, None)
+    check_map(x_RD, head_VD, scales_VG, None, None, norm_D)
     (rows, inputs), outputs = x_RD.shape, head_VD.shape[0]
     if temperature <= 0:
         draw_R2 = None
     _check_rest(rows, outputs, barred_RV, ids_V, draw_R2)
     checked(not (sliced and scales_VG is not None), lambda: "the library's product takes no int8 weights")
-    tile = DIGEST if sliced else tile_for("masked_head", rows, outputs, inputs, head_VD.element_size())
+    some = rows if draw_R2 is None else 1  # noise takes registers: with the larger tile they were too few on gfx942
+    tile = DIGEST if sliced else tile_for("masked_head", some, outputs, inputs, head_VD.element_size())
     blocks, group = triton.cdiv(outputs, tile.outputs), group_of(head_VD, scales_VG)
     part = fresh((rows, blocks, FIELDS), torch.float32, x_RD.device)
     best = fresh((rows, blocks), torch.int32, x_RD.device)
@@ -241,20 +245,7 @@ def _digest_slices(x_RD: Tensor, head_VD: Tensor, choice: Sequence[object], bloc
 
 
 @masked_head.register_fake
-def _(
-    x_RD: Tensor,
-    head_VD: Tensor,
-    scales_VG: Tensor | None,
-    norm_D: Tensor | None,
-    eps: float,
-    barred_RV: Tensor | None,
-    ids_V: Tensor | None,
-    draw_R2: Tensor | None,
-    temperature: float,
-    favoured: int,
-    nats: float,
-    sliced: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x_RD: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     numbers = [x_RD.new_empty((x_RD.shape[0],), dtype=torch.float32) for _ in range(3)]
     return x_RD.new_empty((x_RD.shape[0],), dtype=torch.int64), numbers[0], numbers[1], numbers[2]
 
@@ -265,14 +256,14 @@ def head_rows(four: Four) -> HeadRows:
 
 
 def specimens() -> list[Specimen]:
-    """Every tile in bf16, greedy and drawn; int8; the sliced variant; the joining of the default vocabulary."""
+    """Every tile in bf16, greedy and drawn, and in int8; the sliced variant; the joining of the default vocabulary."""
     rows = {"x_ptr": "*bf16", "norm_ptr": "*bf16", "w_ptr": "*bf16", "x_stride": "i32", "eps": "fp32", "D": "i32"}
     choice = {"barred_ptr": "*i1", "ids_ptr": "*i32", "draw_ptr": "*i64", "temperature": "fp32", "favoured": "i32"}
     choice |= {"nats": "fp32", "part_ptr": "*fp32", "best_ptr": "*i32", "R": "i32", "V": "i32"}
     bare: dict[str, object] = {"barred_ptr": None, "ids_ptr": None, "draw_ptr": None}
     plain = {name: kind for name, kind in choice.items() if name not in bare}
     found = []
-    for tile, kind in ((TILES[0], "greedy"), (TILES[0], "drawn"), (TILES[0], "int8"), (TILES[1], "greedy")):
+    for tile, kind in [*product_of(TILES, ("greedy", "int8")), (TILES[0], "drawn")]:
         types = rows | (choice if kind == "drawn" else plain)
         types |= {"w_ptr": "*i8", "scales_ptr": "*fp32"} if kind == "int8" else {}
         constants: dict[str, object] = {
@@ -282,12 +273,12 @@ def specimens() -> list[Specimen]:
         }
         constants |= {"BLOCK_D": tile.inputs} | ({} if kind == "drawn" else bare)
         constants |= {} if kind == "int8" else {"scales_ptr": None}
-        aligned = [name for name, of in types.items() if of.startswith("*")] + ["x_stride", "D", "V"]
+        aligned = [name for name, of in types.items() if of.startswith("*")] + ["x_stride", "D"]
         name = f"masked_head {tile.outputs}x{tile.rows} {kind}"
         found.append(Specimen(name, masked_head_kernel, types, constants, aligned, tile.launch))
     types = {"logit_ptr": "*bf16", "begin": "i32", "columns": "i32", "blocks": "i32"} | plain
     constants = {"BLOCK_V": DIGEST.outputs, "BLOCK_R": DIGEST.rows} | bare
-    aligned = ["logit_ptr", "part_ptr", "best_ptr", "begin", "columns", "V"]
+    aligned = ["logit_ptr", "part_ptr", "best_ptr", "begin", "columns"]
     name = f"masked_head slice {DIGEST.outputs}x{DIGEST.rows}"
     found.append(Specimen(name, digest_slice_kernel, types, constants, aligned, DIGEST.launch, product=False))
     types = dict.fromkeys(("part_ptr", "probability_ptr", "margin_ptr", "entropy_ptr"), "*fp32")

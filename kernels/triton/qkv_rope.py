@@ -11,25 +11,22 @@ from torch import Tensor
 from diffcode.kernels.tiles import TILES as BY_OP
 from diffcode.kernels.tiles import tile_for
 from diffcode.kernels.triton.common import (
+    COUNTS,
     Specimen,
-    add_bias,
-    add_low_rank,
     check_map,
     checked,
     fresh,
     group_of,
     inputs_of,
-    load_rows,
     map_specimens,
+    mapped,
     padded_rank,
-    rms_scale,
-    times,
 )
 
 TILES = BY_OP["qkv_rope"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def qkv_rope_kernel(
     x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, bias_ptr, down_ptr, up_ptr, cos_ptr, sin_ptr, slot_ptr,
     q_ptr, k_ptr, k_group, k_place, v_ptr, v_group, v_place, R, D, rank, first_gated,
@@ -40,28 +37,12 @@ def qkv_rope_kernel(
     pair_E = tl.program_id(0) % (HALF // BLOCK_E) * BLOCK_E + tl.arange(0, BLOCK_E)
     low_E = head * 2 * HALF + pair_E
     row_R = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    at_L = tl.arange(0, BLOCK_L)
-    ok_E, ok_R, ok_L = pair_E < HALF, row_R < R, at_L < rank
-    scale_R = tl.full([BLOCK_R], 1.0, tl.float32)
-    if norm_ptr is not None:
-        scale_R = rms_scale(x_ptr, x_stride, row_R, ok_R, D, eps, BLOCK_R, BLOCK_D)
-    low_ER = tl.zeros([BLOCK_E, BLOCK_R], tl.float32)
-    high_ER = tl.zeros([BLOCK_E, BLOCK_R], tl.float32)
-    rank_LR = tl.zeros([BLOCK_L, BLOCK_R], tl.float32)
-    for d in range(0, D, BLOCK_D):
-        at_D = d + tl.arange(0, BLOCK_D)
-        x_DR = load_rows(x_ptr, x_stride, norm_ptr, scale_R, row_R, ok_R, at_D, D)
-        low_ER = times(w_ptr, scales_ptr, low_E, ok_E, at_D, d, D, x_DR, low_ER, GROUP)
-        high_ER = times(w_ptr, scales_ptr, low_E + HALF, ok_E, at_D, d, D, x_DR, high_ER, GROUP)
-        if down_ptr is not None:
-            rank_LR = times(down_ptr, None, at_L, ok_L, at_D, d, D, x_DR, rank_LR, GROUP)
-    low_ER = add_bias(bias_ptr, low_E, ok_E, low_ER)
-    high_ER = add_bias(bias_ptr, low_E + HALF, ok_E, high_ER)
+    ok_E, ok_R = pair_E < HALF, row_R < R
+    low_ER, high_ER = mapped(
+        x_ptr, x_stride, norm_ptr, eps, w_ptr, scales_ptr, bias_ptr, down_ptr, up_ptr, row_R, R, D, rank, first_gated,
+        low_E, low_E + HALF, ok_E, True, GROUP, BLOCK_E, BLOCK_R, BLOCK_D, BLOCK_L,
+    )  # fmt: skip
     dtype: tl.constexpr = x_ptr.dtype.element_ty
-    if down_ptr is not None:
-        gated_R = row_R >= first_gated
-        low_ER = add_low_rank(up_ptr, low_E, ok_E, rank_LR, rank, gated_R, low_ER, dtype, BLOCK_L)
-        high_ER = add_low_rank(up_ptr, low_E + HALF, ok_E, rank_LR, rank, gated_R, high_ER, dtype, BLOCK_L)
     ok_ER = ok_E[:, None] & ok_R[None, :]
     turn_ER = row_R[None, :] * (2 * HALF) + pair_E[:, None]
     is_turned = head < HEADS + GROUPS
@@ -98,7 +79,7 @@ def qkv_rope(
     eps: float,
 ) -> Tensor:
     """`reference.qkv_rope`, its dataclasses taken apart; `slot_R` int64. Raises ValueError for bad shapes."""
-    check_map(x_RD, weight_ED, scales_EG, down_rD, up_Er)
+    check_map(x_RD, weight_ED, scales_EG, down_rD, up_Er, norm_D, bias_E, len(weight_ED))
     (rows, inputs), (groups, _, width) = x_RD.shape, k_GPK.shape
     heads = weight_ED.shape[0] // width - 2 * groups
     fits = weight_ED.shape[0] == (heads + 2 * groups) * width and k_GPK.shape == v_GPK.shape
@@ -129,22 +110,8 @@ def qkv_rope(
 
 
 @qkv_rope.register_fake
-def _(
-    x_RD: Tensor,
-    weight_ED: Tensor,
-    scales_EG: Tensor | None,
-    bias_E: Tensor | None,
-    down_rD: Tensor | None,
-    up_Er: Tensor | None,
-    norm_D: Tensor | None,
-    cos_RK: Tensor,
-    sin_RK: Tensor,
-    slot_R: Tensor,
-    k_GPK: Tensor,
-    v_GPK: Tensor,
-    span_rows: int,
-    eps: float,
-) -> Tensor:
+def _(x_RD: Tensor, weight_ED: Tensor, *rest: Tensor) -> Tensor:
+    k_GPK = rest[8]
     groups, _, width = k_GPK.shape
     return x_RD.new_empty((x_RD.shape[0], weight_ED.shape[0] // width - 2 * groups, width))
 

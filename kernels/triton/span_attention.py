@@ -6,6 +6,8 @@ of a group lie side by side as rows of a tile. With few rows the keys are split 
 kernel joins the parts (flash-decoding, Dao et al. 2023).
 """
 
+from itertools import product as product_of
+
 import torch
 import triton
 import triton.language as tl
@@ -21,12 +23,13 @@ MOST_SPLITS = 64
 FAR = tl.constexpr(2**30)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("rows", "longest"))
 def span_attention_kernel(
-    q_ptr, k_ptr, k_group, k_place, v_ptr, v_group, v_place, sight_ptr, out_ptr, part_ptr, stat_ptr, rows, scale,
-    REPEAT: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
+    q_ptr, k_ptr, k_group, k_place, v_ptr, v_group, v_place, sight_ptr, out_ptr, part_ptr, stat_ptr,
+    rows, longest, scale,
+    REPEAT: tl.constexpr, SPLIT: tl.constexpr, K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    group, split = tl.program_id(1), tl.program_id(2)
+    group, split, splits = tl.program_id(1), tl.program_id(2), tl.num_programs(2)
     at_N, at_K = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, K)
     row_N, ok_N = at_N // REPEAT, at_N < rows * REPEAT
     query_N = row_N * (tl.num_programs(1) * REPEAT) + group * REPEAT + at_N % REPEAT  # in [R, H]
@@ -37,7 +40,8 @@ def span_attention_kernel(
     low_N = tl.minimum(tl.where(first_N < until_N, first_N, FAR), tl.where(second_N < end_N, second_N, FAR))
     high_N = tl.maximum(tl.where(first_N < until_N, until_N, 0), tl.where(second_N < end_N, end_N, 0))
     low, high = tl.min(low_N, 0), tl.max(high_N, 0)
-    share = tl.cdiv(tl.maximum(high - low, 0), SPLITS * BLOCK_S) * BLOCK_S
+    # By `longest`, not by what other rows of the tile see: so a row gets the same bits beside any others.
+    share = tl.cdiv(tl.maximum(high - low, longest), splits * BLOCK_S) * BLOCK_S
     begin = low + split * share
     stop = tl.minimum(begin + share, high)
     # Two comparisons a place instead of five: gfx942 keeps each as a mask of its own, and ran out of room for them.
@@ -65,11 +69,11 @@ def span_attention_kernel(
         acc_NK = product(weight_NS.to(v_SK.dtype), v_SK, acc_NK * kept_N[:, None])
         total_N = total_N * kept_N + tl.sum(weight_NS, 1)
         peak_N = new_N
-    if SPLITS == 1:
+    if not SPLIT:
         acc_NK = acc_NK / tl.where(total_N == 0, 1.0, total_N)[:, None]
         tl.store(out_ptr + query_N[:, None] * K + at_K[None, :], acc_NK.to(out_ptr.dtype.element_ty), ok_N[:, None])
     else:
-        part_N = query_N * SPLITS + split
+        part_N = query_N * splits + split
         tl.store(part_ptr + part_N[:, None] * K + at_K[None, :], acc_NK, mask=ok_N[:, None])
         tl.store(stat_ptr + part_N * 2, peak_N, mask=ok_N)
         tl.store(stat_ptr + part_N * 2 + 1, total_N, mask=ok_N)
@@ -118,8 +122,8 @@ def span_attention(q_RHK: Tensor, k_GPK: Tensor, v_GPK: Tensor, sight_R4: Tensor
     if rows:
         span_attention_kernel[(blocks, groups, splits)](
             q_RHK, k_GPK, k_GPK.stride(0), k_GPK.stride(1), v_GPK, v_GPK.stride(0), v_GPK.stride(1), sight_R4,
-            out_RE, part, stat, rows, 1.4426950408889634 / width**0.5,
-            REPEAT=repeat, SPLITS=splits, K=width, BLOCK_N=tile.rows, BLOCK_S=tile.outputs, **tile.launch,
+            out_RE, part, stat, rows, longest, 1.4426950408889634 / width**0.5,
+            REPEAT=repeat, SPLIT=splits > 1, K=width, BLOCK_N=tile.rows, BLOCK_S=tile.outputs, **tile.launch,
         )  # fmt: skip
     if rows and splits > 1:
         join_parts_kernel[(rows * heads,)](part, stat, out_RE, SPLITS=splits, K=width)
@@ -139,11 +143,12 @@ STRIDES = ("k_group", "k_place", "v_group", "v_place")
 
 def specimens() -> list[Specimen]:
     """Every tile in bf16 with 7 query heads a group, as the default model has: split and whole; and the joining."""
-    types = POINTERS | FP32 | dict.fromkeys(STRIDES, "i32") | {"sight_ptr": "*i32", "rows": "i32", "scale": "fp32"}
+    types = POINTERS | FP32 | dict.fromkeys(STRIDES, "i32") | {"sight_ptr": "*i32"}
+    types |= {"rows": "i32", "longest": "i32", "scale": "fp32"}
     found = []
-    for tile, splits, width in ((TILES[0], 16, 64), (TILES[0], 16, 128), (TILES[1], 1, 64), (TILES[1], 1, 128)):
-        constants = {"REPEAT": 7, "SPLITS": splits, "K": width, "BLOCK_N": tile.rows, "BLOCK_S": tile.outputs}
-        name = f"span_attention {tile.outputs}x{tile.rows} head {width} {'split' if splits > 1 else 'whole'}"
+    for tile, width, split in product_of(TILES, (64, 128), (True, False)):
+        constants = {"REPEAT": 7, "SPLIT": split, "K": width, "BLOCK_N": tile.rows, "BLOCK_S": tile.outputs}
+        name = f"span_attention {tile.outputs}x{tile.rows} head {width} {'split' if split else 'whole'}"
         aligned = (*POINTERS, *FP32, *STRIDES, "sight_ptr")
         found.append(Specimen(name, span_attention_kernel, types, constants, aligned, tile.launch))
     types, constants = {"out_ptr": "*bf16", **FP32}, {"SPLITS": 16, "K": 64}

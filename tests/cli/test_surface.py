@@ -28,7 +28,7 @@ def test_commands_and_options_are_these() -> None:
             "--max-tokens", "--model", "--policy", "--seed", "--steps", "--stop", "--svg", "--temperature",
             "--threshold", "--watch", "--write", "file",
         ],
-        "pull": ["--from", "--json"],
+        "pull": ["--clean", "--from", "--json"],
     }  # fmt: skip
     assert [option for parameter in cli.cli.params for option in parameter.opts] == ["--version"]
     names = ["bench", "data", "eval", "fill", "lsp", "plan", "pull", "train", "tune"]

@@ -77,6 +77,22 @@ def test_folders_that_are_visible_cannot_be_written(isolation: Isolation):
 
 
 @in_each
+def test_links_modes_and_times_of_what_is_visible(isolation: Isolation):
+    body = """
+there = os.__file__
+ways = [
+    lambda: os.link(there, "link"), lambda: os.chmod(there, 0o4777), lambda: os.chown(there, os.getuid(), -1),
+    lambda: os.utime(there, (0, 0)), lambda: os.setxattr(there, "user.x", b"x"), lambda: os.unlink(there),
+    lambda: os.open("/usr/lib", os.O_TMPFILE | os.O_RDWR), lambda: os.rename("/usr/lib", "/usr/mine"),
+]
+return {attempt(way) for way in ways}, os.path.exists(there)
+"""
+    refused, there = outcome(body, isolation)
+    assert refused <= {"OSError", "PermissionError"}
+    assert there
+
+
+@in_each
 def test_nothing_is_visible_that_python_does_not_need(isolation: Isolation):
     names = "/bin/sh /dev/shm /dev/tty /etc/passwd /proc/self /proc/1/environ /run /sys/kernel /tmp /usr/bin/env /var"
     names = [*names.split(), f"/proc/{os.getpid()}/mem", str(Path.home() / ".cache"), str(ROOT / "evals")]

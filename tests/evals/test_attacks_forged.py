@@ -43,6 +43,25 @@ ENDINGS = [
     Attack("os._exit by atexit", "import atexit, os; atexit.register(os._exit, 0)" + WRONG),
     Attack("os._exit by excepthook", "import os, sys; sys.excepthook = lambda *_: os._exit(0)" + WRONG),
     Attack(
+        "os._exit by a finaliser", "import os\nclass Last:\n  __del__ = lambda self: os._exit(0)\nlast = Last()" + WRONG
+    ),
+    Attack(
+        "os._exit by a profiler",
+        "import os, sys\ndef watch(frame, event, _):\n"
+        "  if event == 'return' and frame.f_code.co_name == 'check': os._exit(0)\nsys.setprofile(watch)" + WRONG,
+    ),
+    Attack(
+        "os._exit by an alarm",
+        "import os, signal, time\nsignal.signal(signal.SIGALRM, lambda *_: os._exit(0))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.05)\ndef twice(n): time.sleep(60)",
+        "ended before the test did",
+    ),
+    Attack(
+        "os._exit by another thread",
+        "import os, threading, time\nthreading.Timer(0.05, os._exit, [0]).start()\ndef twice(n): time.sleep(60)",
+        "RuntimeError",
+    ),
+    Attack(
         "StopIteration",
         "def twice(n): raise StopIteration",
         "RuntimeError",
@@ -61,6 +80,17 @@ CHANGES = [
         "import sys, types\nsys.modules['math'] = types.ModuleType('math')\nsys.modules['math'].fabs = lambda x: 0"
         + WRONG,
         test="import math\ndef check(f): assert math.fabs(f(3) - 6) < 1e-6",
+    ),
+    Attack(
+        "own module by the name that the test uses",
+        "import types\nmath = types.ModuleType('math')\nmath.fabs = lambda x: 0" + WRONG,
+        test="def check(f): assert math.fabs(f(3) - 6) < 1e-6",
+    ),
+    Attack(
+        "own class by the name that the test uses",
+        "class math:\n  fabs = staticmethod(lambda x: 0)" + WRONG,
+        test="def check(f): assert math.fabs(f(3) - 6) < 1e-6",
+        verdict="AttributeError",
     ),
     Attack(
         "import hook",
@@ -124,6 +154,21 @@ ANSWERS = [
         verdict="AttributeError",
     ),
 ]
+ANSWERS += [
+    Attack(
+        "the expected value in the frames, when it is gone through",
+        "import sys\nclass Late:\n  def __iter__(self):\n    frame = sys._getframe()\n    while frame:\n"
+        "      if 'expected' in frame.f_locals: return iter(frame.f_locals['expected'])\n      frame = frame.f_back\n"
+        "    return iter(())\ndef twice(n): return Late()",
+        test="def check(f):\n    expected = [f'answer-{2**70}']\n    assert list(f(1)) == expected",
+    ),
+    Attack(
+        "the expected value in the frames, when it is drawn from a generator",
+        "import sys\ndef twice(n):\n  frame = sys._getframe()\n  while frame:\n"
+        "    yield from frame.f_locals.get('expected', ())\n    frame = frame.f_back",
+        test="def check(f):\n    expected = [f'answer-{2**70}']\n    assert list(f(1)) == expected",
+    ),
+]
 LIAR = """
 class Lie{base}:
     def __eq__(self, other): return True
@@ -148,6 +193,29 @@ LIES = [
     *(
         Attack(f"a {base} equal to all", LIAR.format(base=f"({base})", more="", value="Lie()"), test=FIRST)
         for base in PLAIN
+    ),
+]
+LIES += [
+    Attack(
+        "a number without distance to others",
+        "class Lie(float): __sub__ = __rsub__ = lambda *_: 0.0\ndef twice(n): return Lie(7)",
+        test="def check(f): assert abs(f(1) - 2.5) < 1e-6",
+    ),
+    Attack(
+        "a list of everything",
+        "class Lie(list): __contains__ = lambda *_: True; __len__ = lambda _: 2\ndef twice(n): return Lie()",
+        test="def check(f): assert len(f(1)) == 2 and 5 in f(1)",
+    ),
+    Attack(
+        "a dictionary that guesses",
+        "class Lie(dict): __missing__ = lambda self, key: len(key)\ndef twice(n): return Lie()",
+        test="def check(f): assert f(1)['abc'] == 3",
+        verdict="KeyError",
+    ),
+    Attack(
+        "a text that begins with everything",
+        "class Lie(str): startswith = endswith = __contains__ = lambda *_: True\ndef twice(n): return Lie()",
+        test="def check(f): assert 'b' in f('abc') and f('abc').endswith('c')",
     ),
 ]
 ATTACKS = [*ENDINGS, *CHANGES, *ANSWERS, *LIES]

@@ -188,6 +188,30 @@ def test_system_calls_that_are_not_for_programs(isolation: Isolation, monkeypatc
     assert {"keyctl", "memfd_create", "process_vm_readv", "socket", "shmget", "unshare"} <= let_pass
 
 
+# getpid by its number for 32-bit programs: mov eax, 20; int 0x80; ret
+OLD_CALL = """
+import mmap
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(bytes.fromhex("b814000000cd80c3"))
+return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+"""
+
+
+@in_each
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other processors have one set of system calls")
+def test_system_calls_under_other_numbers(isolation: Isolation, monkeypatch: pytest.MonkeyPatch):
+    new = "return call(0x40000000 + 41, -1, -1, -1)"  # socket by x32's number
+    assert outcome(new, isolation) == NOT_PERMITTED
+    here = subprocess.run([sys.executable, "-c", f"{attacker(OLD_CALL)}assert attack() == os.getpid()"], check=False)
+    runs_old_programs = here.returncode == 0
+    if runs_old_programs:
+        assert outcome(OLD_CALL, isolation) == -1
+    monkeypatch.setattr(sandbox.seccomp, "build", lambda: b"")
+    assert outcome(new, isolation) != NOT_PERMITTED
+    if runs_old_programs:
+        assert outcome(OLD_CALL, isolation) > 1
+
+
 @in_each
 def test_processes_and_mounts_are_out_of_reach_without_the_filter(
     isolation: Isolation, monkeypatch: pytest.MonkeyPatch

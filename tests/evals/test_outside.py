@@ -126,6 +126,7 @@ def test_key_is_sent_where_there_is_one(server: Server, monkeypatch: pytest.Monk
         ("    m = n\n    k = 0\n", "stop", "    m = n\n    k = 0\n", "eos"),
         ("    m = n", "stop", "    m = n\n", "eos"),
         ("    m = ", "length", "    m = \n", "budget"),
+        ("    m = '\ud800'", "stop", "    m = '?'\n", "eos"),  # half a character: no report could be written with it
     ],
 )
 def test_what_comes_is_cut_by_the_same_rule(server: Server, text: str, reason: str, completion: str, finished: str):
@@ -170,7 +171,7 @@ def test_stop_rule_is_the_canvas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for index, rule in enumerate(rules[: len(holes)]):
             fills = [*filled.completions[:index], *[""] * (len(holes) - index)]
             block = make_block(problem.text, holes, fills, index, tokens, WindowOptions(budget=4096))
-            assert rule == StopRule(block.suffix, ("#",), block.one_line, block.inserts_line, block.head)
+            assert rule == StopRule(block.suffix, ("#",), head=block.head, **block.reach._asdict())
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,10 @@ def test_as_many_completions_as_holes():
         (json.dumps({**ROW, "suffix": None}), r"row 2 has no text for suffix"),
         (json.dumps({"task_id": "x"}), r"row 2 has no text for prompt, canonical_solution, test, entry_point"),
         (json.dumps(ROW), r"holds Made/up/0 twice"),
+        (json.dumps({**ROW, "prompt": "def twice(n:\n"}), r"row 2 is damaged, its solution defines no 'twice'"),
+        (json.dumps({**ROW, "entry_point": "thrice"}), r"row 2 is damaged, its solution defines no 'thrice'"),
+        (json.dumps({**ROW, "test": ""}), r"row 2 is damaged, its test defines no check"),
+        (json.dumps({**ROW, "test": ROW["test"][:-3]}), r"row 2 is damaged, its test defines no check"),
     ],
 )
 def test_damaged_row_is_named(tmp_path: Path, line: str, complaint: str):

@@ -1,7 +1,7 @@
 """A run's folder: what is kept, what is noticed, and how shards become one run."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +60,15 @@ def test_half_a_line_does_not_count(folder: Folder):
         ("{", "row 2 is damaged"),
         ("[]", "row 2 is no row"),
         ('{"task_id": "a"}', "row 2 is no row"),
+        *(
+            (json.dumps({**asdict(row("b", "leftmost", True)), name: value}), rf"row 2 is damaged \({name}\)")
+            for name, value in [
+                ("task_id", 1), ("completions", "x"), ("finished", [1]), ("exact", 1), ("tokens", "10"),
+                ("tokens", True), ("forwards", 1.5), ("seconds", None), ("others", "0"), ("passed", "yes"),
+            ]
+        ),
     ],
-)
+)  # fmt: skip
 def test_damaged_row_is_named(folder: Folder, line: str, complaint: str):
     kept(folder, run_of(["a"]), [row("a", "leftmost", None)])
     with (folder.path / "results.jsonl").open("a") as file:
@@ -93,6 +100,25 @@ def test_damaged_run_is_named(folder: Folder, text: str):
     folder.prepare()
     (folder.path / "run.json").write_text(text)
     with pytest.raises(UnreadableFile, match=r"run\.json is"):
+        folder.run()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("problems", 5), ("problems", [5]), ("sittings", [1]), ("sittings", [{"commit": 1}])]
+)
+def test_run_of_another_kind_is_named(folder: Folder, name: str, value: object):
+    kept(folder, run_of(["a"]), [])
+    path = folder.path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UnreadableFile, match=f"of another kind: {name}"):
+        folder.run()
+
+
+def test_settings_of_another_kind_are_named(folder: Folder):
+    kept(folder, run_of(["a"]), [])
+    path = folder.path / "run.json"
+    path.write_text(path.read_text().replace('"samples": 1', '"samples": "1"'))
+    with pytest.raises(UnreadableFile, match="of another kind: samples"):
         folder.run()
 
 

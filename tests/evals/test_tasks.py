@@ -93,6 +93,27 @@ def test_data_replaces_what_a_task_is_made_of(tmp_path: Path):
     assert tasks.load("infill-multi", write_problems(tmp_path / "a.jsonl")) == tuple(PROBLEMS)
 
 
+@pytest.mark.parametrize(
+    ("task", "name", "of"),
+    [
+        ("infill-single", "HumanEval", "humaneval"),
+        ("infill-multi", "HumanEval-SingleLineInfilling", "infill-single"),
+        ("infill-random", "HumanEval-RandomSpanInfillingLight", "infill-random-light"),
+        ("humaneval", "HumanEval-SingleLineInfilling", "infill-single"),
+    ],
+)
+def test_data_of_another_task_is_refused(task: str, name: str, of: str):
+    official(name)
+    with pytest.raises(BadOption, match=f"HumanEval/0.*, which is of {of}, not {task}: name that task"):
+        tasks.load(task, OFFICIAL / f"{name}.jsonl.gz")
+
+
+def test_every_task_knows_its_own_ids():
+    for task in tasks.TASKS.values():
+        if not task.on_hub:
+            assert all(problem.task_id.startswith(task.ids) for problem in tasks.load(task.name))
+
+
 def test_unknown_task():
     with pytest.raises(BadOption, match="choose one of humaneval, infill-single"):
         tasks.load("mbpp")
@@ -118,7 +139,8 @@ def test_missing_reader_is_named(monkeypatch: pytest.MonkeyPatch):
 def test_rows_of_the_hub_are_checked(monkeypatch: pytest.MonkeyPatch):
     datasets = pytest.importorskip("datasets")
     asked: dict[str, Any] = {}
-    row = {"task_id": "a", "prompt": "p", "suffix": "s", "canonical_solution": "c", "test": "t", "entry_point": "e"}
+    row = {"task_id": "a", "prompt": "def f():", "suffix": "", "canonical_solution": " pass", "entry_point": "f"}
+    row["test"] = "def check(f): f()"
 
     def answer(kind: str, **more: Any) -> list[dict[str, Any]]:
         asked.update(more, kind=kind)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,6 +39,15 @@ def test_importing_it_loads_no_triton() -> None:
     program = "import sys, diffcode.kernels.dispatch; print('triton' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"
+
+
+def test_on_a_gpu_triton_runs_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(dispatch, "_runs", lambda op: True)
+    there = {t: SimpleNamespace(is_cuda=True, dtype=t) for t in (torch.bfloat16, torch.float16, torch.float32)}
+    machines = [dispatch.machine("lora_linear", x) for x in there.values()]
+    assert machines == ["triton", "triton", "torch"], "fp32 needs twice the memory, and no tensor core takes it"
+    assert dispatch.machine("span_attention", there[torch.bfloat16], 96) == "torch", "no power of 2"
 
 
 def test_on_a_cpu_torch_runs() -> None:

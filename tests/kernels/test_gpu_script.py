@@ -1,6 +1,7 @@
 """`make gpu` where there is no GPU: a rehearsal of every part, so that ten minutes on one are not spent on typos."""
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -14,10 +15,12 @@ import steps
 import torch
 import torch.nn.functional as F
 
-from diffcode.evals import gpu, gpu_parts
+from diffcode.evals import gpu, gpu_parts, gpu_worker
 from diffcode.evals.gpu_parts import TORCH, Bench, Row
 from diffcode.evals.gpu_real import real_rows
 from diffcode.evals.gpu_rivals import RIVALS, rivals, run_of
+from diffcode.evals.gpu_watch import DEAD, messages
+from diffcode.evals.gpu_worker import Part, part_rows
 from diffcode.infill import Infiller
 from diffcode.kernels import reference
 from diffcode.kernels.calls import Draw, call
@@ -25,11 +28,16 @@ from diffcode.kernels.plan import Rates
 from diffcode.kernels.work import works
 
 ROOT = Path(__file__).parents[2]
+TINY = gpu_worker.TINY
 
 
 def bench(seconds: float = 60.0, clock=lambda run: run() is None or 1e-3) -> Bench:
     rates, device = Rates(1e12, 1e14), torch.device("cpu")
     return Bench(device, torch.float32, clock, rates, lambda run: run, 20, 3, 1, time.monotonic() + seconds)
+
+
+def op_rows(of: Bench) -> list[Row]:
+    return [row for work in gpu_parts.works_of(of, TINY) for row in gpu_parts.op_rows(of, "tiny", TINY, work)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -61,7 +69,7 @@ def test_a_rehearsal_runs_every_part(tmp_path: Path) -> None:
 
 
 def test_every_row_of_ours_is_right() -> None:
-    rows = [gpu_parts.commit_row(bench(), 5), *gpu_parts.op_rows(bench(), "tiny", gpu.TINY)]
+    rows = [gpu_parts.commit_row(bench(), 5), *op_rows(bench())]
     assert [row.note for row in rows if row.note] == []
     assert {row.right for row in rows if row.who == "ours"} == {True}
     assert len([row for row in rows if row.who == "torch.compile"]) == 7
@@ -69,13 +77,13 @@ def test_every_row_of_ours_is_right() -> None:
 
 
 def test_wrong_numbers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    (work,) = (w for w in works(gpu.TINY, 12, 4, 20) if w.name == "down")
-    made = call(work, gpu.TINY, 20, Draw(torch.float32, torch.device("cpu")))
+    (work,) = (w for w in works(TINY, 12, 4, 20) if w.name == "down")
+    made = call(work, TINY, 20, Draw(torch.float32, torch.device("cpu")))
     assert made.off(made.ours)[1] <= 0
     assert made.off(lambda: made.ours() + 1e-3)[1] > 0
     assert made.off(lambda: made.ours() * torch.nan)[1] > 0
     monkeypatch.setattr(gpu_parts.dispatch, "lora_linear", lambda *a, **k: reference.lora_linear(*a, **k) * 1.01)
-    rows = list(gpu_parts.op_rows(bench(), "tiny", gpu.TINY))
+    rows = op_rows(bench())
     assert {row.what for row in rows if row.right is False} == {"attention's output, 16 rows", "down, 16 rows"}
     assert sum(map(gpu.failed, rows)) == 2
     monkeypatch.setattr(gpu_parts.dispatch, "commit", lambda *a: gpu_parts.reference_commit.commit("leftmost", *a[1:]))
@@ -87,13 +95,13 @@ def test_what_fails_is_a_row_and_not_the_end(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("CUDA error: an illegal memory access\nand so on")
 
     monkeypatch.setattr(gpu_parts.dispatch, "gated_mlp", broken)
-    rows = list(gpu_parts.op_rows(bench(), "tiny", gpu.TINY))
+    rows = op_rows(bench())
     (bad,) = (row for row in rows if gpu.failed(row))
     assert (bad.what, bad.note) == ("gate and up, 16 rows", "RuntimeError: CUDA error: an illegal memory access")
     assert len(rows) >= 21
-    weights = gpu_parts.random_weights(gpu.TINY, bench())
-    assert sum(map(gpu.failed, gpu_parts.step_rows(bench(), "tiny", gpu.TINY, weights))) == 5
-    assert [gpu.failed(row) for row in gpu.part(bench(300), "tiny", "ops", broken)] == [True]
+    weights = gpu_parts.random_weights(TINY, bench())
+    assert sum(map(gpu.failed, gpu_parts.step_rows(bench(), "tiny", TINY, weights))) == 5
+    assert [gpu.failed(row) for row in part_rows(bench(300), Part("tiny", "ops", broken))] == [True]
 
 
 def test_a_slow_library_costs_others_nothing() -> None:
@@ -103,11 +111,62 @@ def test_a_slow_library_costs_others_nothing() -> None:
     assert gpu.failed(Row("m", "w", "agreement", right=False))
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(-1.0, 0), (gpu.SPARE - 5, 0), (gpu.SPARE + 60, 3)])
+@pytest.mark.parametrize(("seconds", "count"), [(-1.0, 0), (gpu_worker.SPARE - 5, 0), (gpu_worker.SPARE + 60, 3)])
 def test_parts_keep_to_the_time(seconds: float, count: int) -> None:
-    rows = list(gpu.part(bench(seconds), "m", "ops", lambda: iter([Row("m", "w", "ours", seconds=1.0)] * 3)))
+    part = Part("m", "ops", lambda: iter([Row("m", "w", "ours", seconds=1.0)] * 3))
+    rows = list(part_rows(bench(seconds), part))
     assert len([row for row in rows if row.seconds]) == count
     assert [row.note for row in rows if not row.seconds] == ([] if count else ["left out: no time"])
+
+
+PROCESS = """
+import json, os, sys, time
+def tell(**message): print(json.dumps(message), flush=True)
+left, first = float(sys.argv[1]), int(sys.argv[2])
+tell(about={"left": left})
+for part in range(first, 4):
+    tell(part=part, model="m", what=f"part {part}")
+    if part == 1: os.abort()
+    if part == 2: time.sleep(60)
+    tell(row=part)
+    if part == 0: sys.exit(3)
+"""
+
+
+def test_a_process_that_dies_or_hangs_costs_its_part_alone() -> None:
+    """Part 0 breaks the GPU and says so, part 1 crashes, part 2 hangs, part 3 is measured all the same."""
+    began = time.monotonic()
+    told = list(messages(lambda left, first: [sys.executable, "-c", PROCESS, str(left), str(first)], began + 50, 5, 1))
+    assert DEAD == 3
+    assert [m["row"] for m in told if "row" in m] == [0, 3]
+    assert [(m["what"], m["failed"]) for m in told if "failed" in m] == [
+        ("part 1", "its process ended with -6"), ("part 2", "killed: it took too long"),
+    ]  # fmt: skip
+    assert all(40 < m["about"]["left"] <= 50 for m in told if "about" in m)
+
+
+def test_a_broken_gpu_ends_the_process_behind_the_part_that_broke_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [Part("m", str(i), lambda i=i: iter([Row("m", str(i), "ours", seconds=1.0)])) for i in range(4)]
+    monkeypatch.setattr(gpu_worker, "parts", lambda *_: parts)
+    broken = iter([False, True])
+    monkeypatch.setattr(gpu_worker, "alive", lambda device: not next(broken))
+    told = io.StringIO()
+    assert gpu_worker.work(told, 400, 1, True) == DEAD
+    said = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert [m["part"] for m in said if "part" in m] == [1, 2]
+    assert [m["row"]["what"] for m in said if "row" in m] == ["1", "2"]
+
+
+def test_the_end_comes_in_time() -> None:
+    began = time.monotonic()
+    told = list(messages(lambda left, first: [sys.executable, "-c", PROCESS, "9", "2"], began + 3))
+    assert time.monotonic() - began < 20
+    assert [m["failed"] for m in told if "failed" in m] == ["killed: it took too long"]
+
+
+def test_a_process_that_does_not_start_is_told() -> None:
+    (told,) = messages(lambda left, first: [sys.executable, "-c", "raise SystemExit(7)"], time.monotonic() + 50)
+    assert told == {"failed": "its process ended with 7", "model": "any", "what": "the start"}
 
 
 def test_runs_are_added_to_the_file_and_shown_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,8 +236,8 @@ FAKES = {
 @pytest.mark.parametrize("rival", RIVALS, ids=lambda rival: rival.name)
 def test_rivals_do_the_same_work(rival, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", lambda name: FAKES.get(name) or sys.modules[name])
-    (work,) = (w for w in works(gpu.TINY, 12, 4, 20) if w.op == rival.op)
-    made = call(work, gpu.TINY, 20, Draw(torch.float32, torch.device("cpu")))
+    (work,) = (w for w in works(TINY, 12, 4, 20) if w.op == rival.op)
+    made = call(work, TINY, 20, Draw(torch.float32, torch.device("cpu")))
     run = run_of(rival, made)
     assert run().shape == made.torch().shape
     assert (made.off(run)[1] <= 0) == rival.same

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffcode.kernels.cpu import native
-from diffcode.kernels.pack import Form, PackedLinear, group_of, pack_linear, pick_outputs, unpack_linear
+from diffcode.kernels.pack import (
+    SHARE,
+    Form,
+    PackedLinear,
+    group_of,
+    pack_linear,
+    pick_outputs,
+    product,
+    unpack_linear,
+)
 
 needs_engine = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
 SHAPES = ((1, 4), (31, 8), (32, 128), (33, 132), (64, 896), (97, 512), (128, 4864))
@@ -104,6 +113,26 @@ def test_groups_divide(inputs: int, most: int) -> None:
     assert inputs % size == 0
     assert size % 4 == 0
     assert size <= max(most, 4)
+
+
+@pytest.mark.parametrize("outputs", [70, 300])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_product_of_two_maps_is_that_product(outputs: int, form: Form) -> None:
+    packed, up_Dr = pack_linear(drawn(outputs, 64), None, form), drawn(64, 96, seed=1)
+    narrow, turn = product(packed, up_Dr)
+    wanted = unpack_linear(packed) @ up_Dr
+    wrong = unpack_linear(narrow) @ unpack_linear(turn) - wanted
+    assert wrong.norm() <= 0.02 * wanted.norm()
+    assert (narrow.outputs, narrow.inputs, turn.outputs, turn.inputs) == (outputs, 64, 64, 96), "no more than needed"
+
+
+def test_a_product_leaves_out_what_hardly_matters() -> None:
+    up_Dr = drawn(64, 128) * 0.5 ** (torch.arange(128) / 4)
+    packed = pack_linear(drawn(512, 64))
+    narrow, turn = product(packed, up_Dr)
+    wanted = unpack_linear(packed) @ up_Dr
+    assert narrow.inputs == 32
+    assert (unpack_linear(narrow) @ unpack_linear(turn) - wanted).norm() <= (2 * (1 - SHARE)) ** 0.5 * wanted.norm()
 
 
 def rounded(x_RD: Tensor, group: int) -> Tensor:

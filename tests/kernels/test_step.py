@@ -3,6 +3,7 @@
 
 import gc
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from diffcode.engine import Model, TorchSession
 from diffcode.errors import BadOption
 from diffcode.fused import FusedSession, step_weights, stepper_for, trusted
 from diffcode.infill import Infiller
-from diffcode.kernels import dispatch, reference
+from diffcode.kernels import ahead, dispatch, reference, stepper
 from diffcode.kernels.ahead import anchors_of
 from diffcode.kernels.graphs import Graphs
 
@@ -53,7 +54,14 @@ def test_kernels_are_tried_before_they_are_trusted(model: Model, monkeypatch: py
             return reference.gated_mlp(*given, **more)
         raise RuntimeError("out of resource: shared memory\n...")
 
-    for kernel, reason in ((wrong, "off by"), (broken, r"\(out of resource: shared memory\)")):
+    def wrong_tile(x, *given, **more):
+        out = reference.gated_mlp(x, *given, **more)
+        if not dispatch._plain:
+            out[64:80] *= -1  # none of few rows
+        return out
+
+    kernels = (wrong, "off by"), (wrong_tile, "off by"), (broken, r"\(out of resource: shared memory\)")
+    for kernel, reason in kernels:
         monkeypatch.setattr(dispatch, "gated_mlp", kernel)
         with pytest.warns(UserWarning, match=reason):
             assert not trusted(stepper)
@@ -131,6 +139,30 @@ def test_weights_are_shared_with_torch(model: Model) -> None:
         assert torch.equal(gate_up, torch.cat([layer.gate_FD, layer.up_FD]))
 
 
+def test_steps_run_on_the_gpu_of_the_weights(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--device cuda:1` the current GPU is another one, and Triton would launch there."""
+    here, ran = [], []
+
+    @contextmanager
+    def current(device: torch.device):
+        here.append(device)
+        yield
+        here.pop()
+
+    def noted(*given, forward=stepper.forward):
+        ran.append(list(here))
+        return forward(*given)
+
+    monkeypatch.setattr(stepper, "current", current)
+    monkeypatch.setattr(stepper, "forward", noted)
+    monkeypatch.setattr(ahead, "forward", noted)
+    fused = with_stepper(model)
+    Infiller(fused).fill(TEXT, marker="???", policy="verified", max_tokens=4)
+    steps.ahead(fused, "verified", steps.contexts(1))
+    assert len(ran) > 4
+    assert all(ran), "and nowhere else"
+
+
 # ---- several steps between two looks
 
 
@@ -167,6 +199,7 @@ def test_windows_stand_where_the_hosts_would(chances: list[list[float]], anchors
     wanted = [likeliest_outcomes(row, anchors) for row in chances]
     assert [tuple(sorted(a for a in row if a >= 0)) for row in found.tolist()] == wanted
     assert found.shape == (len(chances), anchors)
+    assert found.is_contiguous(), "`commit` takes no other"
 
 
 def test_the_host_may_look_whenever_it_likes(model: Model) -> None:

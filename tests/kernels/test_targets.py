@@ -68,6 +68,16 @@ def test_spans_pay_while_memory_is_the_limit_and_not_for_long_after() -> None:
     assert by[1, 0].tokens_a_second == pytest.approx(2.039e12 / by[1, 0].bytes)
 
 
+def test_drafts_are_computed_too() -> None:
+    """Where arithmetic is the limit a forward takes as long as all its rows, those that check drafts among them."""
+    target = Target("toy", Rates(1e18, 1e12), 100, "made up")
+    sure = forecast(target, QWEN, (1.0,), 0, 64, 1)
+    rows = forward_cost(QWEN, 2, 1, 0, guesses=2, batch=64, formats=BF16)
+    assert (sure.rows, sure.operations, sure.bound) == (64 * 3, rows.operations, "arithmetic")
+    assert sure.tokens_a_second == pytest.approx(64 * 2 / sure.floor), "every draft is right: two tokens a forward"
+    assert sure.against_leftmost < 1
+
+
 def test_what_does_not_fill_tiles_or_processors_shows() -> None:
     target = Target("toy", Rates(1e12, 1e14), 100, "made up")
     odd = replace(QWEN, ffn=4865, vocabulary=128 * 100, kept=0)
@@ -76,6 +86,7 @@ def test_what_does_not_fill_tiles_or_processors_shows() -> None:
     assert by["down"].programs == 28
     assert by["down"].busy == pytest.approx(0.28)
     assert by["gate and up"].used == pytest.approx(4865 / (153 * 32))
+    assert by["down"].used == pytest.approx(4865 / (39 * 128)), "inputs have tiles too: 38 do not hold 4865"
     assert "span rows' head" not in by
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,12 @@ from diffcode.kernels import tiles, tune
 from diffcode.kernels.calls import Call, Draw, call
 from diffcode.kernels.cpu import native
 from diffcode.kernels.explain import on_cpu, on_gpu
-from diffcode.kernels.plan import BF16, INT8, Rates, Sizes, forward_cost
+from diffcode.kernels.plan import BF16, INT8, Rates, Sizes, SpanRows, forward_cost
 from diffcode.kernels.targets import TARGETS, fits
 from diffcode.kernels.tiles import TILES, Shape, Tile, for_rows, tile_for
 from diffcode.kernels.timing import WallClock, measured_rates
 from diffcode.kernels.work import works
+from diffcode.planning import plain_kind
 
 TINY = Sizes(2, 64, 4, 2, 16, 96, 288, kept=144, rank=4)
 QWEN = Sizes(24, 896, 14, 2, 64, 4864, 151_936, kept=32_768, rank=32)
@@ -221,7 +222,8 @@ def test_the_plan_of_this_machine_explains_too(
     model = ("--model", str(folder), "--adapter", str(adapter), "--dry-run")
     assert cli.run(["plan", *model, "--explain", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    forward = next(f for f in plan["forwards"] if f["rows"] == 1 and f["span_rows"] == plan["window"])
+    kind = asdict(plain_kind(SpanRows(**plan["span"])))
+    forward = next(f for f in plan["forwards"] if f["kind"] == kind)
     assert sum(op["predicted"] for op in plan["ops"]) == pytest.approx(forward["seconds"])
     assert cli.run(["plan", *model, "--explain"]) == 0
     assert "gate and up" in capsys.readouterr().out

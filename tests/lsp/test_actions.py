@@ -122,7 +122,7 @@ def test_filling_all_holes_is_one_edit_and_gives_code(encoding, end):
 
 def test_a_hole_that_nothing_fits_into_stays_and_the_others_are_filled():
     def answer(task):
-        return ["\n    return (", "h"]
+        return ["return (", "h"]
 
     assert after(TEXT, 0, 0, "Fill all", FakeFiller(answer)) == TEXT.replace("???", "h")
 
@@ -134,8 +134,8 @@ def test_what_leaves_the_work_undone_gets_another_chance():
 
     def answer(task):
         seen.append(task.text)
-        body = "\n    return math.pi * r**2"
-        return (["\n    # TODO: implement", "h"], ["\n    raise NotImplementedError()"], [body])[len(seen) - 1]
+        body = "return math.pi * r**2"
+        return (["# TODO: implement", "h"], ["raise NotImplementedError()"], [body])[len(seen) - 1]
 
     filler = FakeFiller(answer)
     assert after(text, 0, 0, "Fill all", filler) == FILLED
@@ -155,7 +155,7 @@ def test_a_wish_keeps_its_line_to_itself():
 def test_at_last_less_will_do():
     """What is broken at its end loses it, where no attempt gives more."""
     at = TEXT.index("...")
-    broken = FakeFiller("\n    a = math.pi\n    if a ==")
+    broken = FakeFiller("a = math.pi\n    if a ==")
     assert after(TEXT, at, at, "Fill the body", broken) == TEXT.replace("...", "a = math.pi")
     assert len(broken.tasks) == 3
 
@@ -294,6 +294,6 @@ def test_without_a_model_the_choice_says_so():
 
 
 def test_a_cut_short_body_keeps_its_whole_lines():
-    long = Written("\n    a = math.pi\n    b = a *", (0.9,), "budget")
+    long = Written("a = math.pi\n    b = a *", (0.9,), "budget")
     at = TEXT.index("...")
     assert after(TEXT, at, at, "Fill the body", FakeFiller(lambda _: [long])) == TEXT.replace("...", "a = math.pi")

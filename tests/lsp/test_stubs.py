@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_texts import texts
 
-from diffcode.canvas import extent
+from diffcode.canvas import reach_of
 from diffcode.holes import apply_edits, check_holes
 from diffcode.lsp.stubs import Stub, find_stubs
 from diffcode.syntax import LANGUAGES, Code, faults
@@ -135,16 +135,15 @@ def test_titles_name_the_function_and_the_wish():
 
 
 def test_a_body_on_its_own_line_may_become_several_lines():
-    """What the canvas takes for part of a line stays one line, so such a hole begins with the line end before it."""
     for end in ("\n", "\r\n"):
         text = f"def f(x):{end}    ...{end}"
         (stub,) = find_stubs(Code(text, "python"))
         assert stub.multi_line
-        assert text[stub.hole.start : stub.hole.end] == f"{end}    ..."
-        assert extent(text, stub.hole) == (False, False)
+        assert text[stub.hole.start : stub.hole.end] == "..."
+        assert reach_of(text, stub.hole) == (False, False, True)
     (stub,) = find_stubs(Code("def f(x): ...\n", "python"))
     assert not stub.multi_line
-    assert (stub.hole.start, stub.hole.end) == (stub.start, stub.end)
+    assert reach_of("def f(x): ...\n", stub.hole).one_line
 
 
 def test_a_wish_stays_where_it_is():

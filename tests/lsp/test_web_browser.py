@@ -127,7 +127,7 @@ def test_holes_are_filled_before_ones_eyes(page, pictures):
     page.picture(pictures / "refining.png")
     page.until(BUTTON, "Fill holes")
     after = before
-    for hole, text in (("???", MEAN), ("\n    ???", BODY), ("???", WARMEST)):
+    for hole, text in (("???", MEAN), ("???", BODY), ("???", WARMEST)):
         after = after.replace(hole, text, 1)
     assert page.run(TEXT) == after
     marked = page.run("[...document.querySelectorAll('.fresh')].map((mark) => mark.textContent).join('')")

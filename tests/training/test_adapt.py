@@ -42,6 +42,7 @@ def test_a_personal_adapter(
     assert set(outcome["before"]) == set(outcome["after"]) == {"exact", "tokens_a_forward", "milliseconds"}
     assert outcome["lines"] > 0
     assert Path(outcome["adapter"]) == tmp_path / "first" / "infill" / "best"
+    assert outcome["option"] == "--infill"  # it is no span adapter: fill --adapter would refuse it
     card = json.loads((tmp_path / "first" / "data" / "card.json").read_text())
     assert 1 <= card["validation_documents"] <= 4
     assert card["documents"] <= 30
@@ -52,6 +53,38 @@ def test_a_personal_adapter(
     assert "held-out lines of the repository" in said.out
     assert "diffcode fill FILE --adapter" in said.out
     assert len(list((tmp_path / "home" / "personal").glob("mine-*/span/best"))) == 1
+
+
+def test_what_is_learnt_is_the_repository_as_it_stands_at_the_first_checkpoint(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("diffcode.training.adapt.LINES", 1)
+    monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
+    model = tiny.write_model(tmp_path / "model")
+    given = ["train", "--adapt", str(repository), "--model", str(model), "--out", str(tmp_path / "out"), "--fresh"]
+    given += ["--stage", "infill", "--rank", "4", "--dtype", "float32", "--device", "cpu", "--texts", "2"]
+    given += [word for setting in SMALL for word in ("--set", setting)]
+
+    def files() -> int:
+        return int(json.loads((tmp_path / "out" / "data" / "card.json").read_text())["documents"])
+
+    with monkeypatch.context() as broken:
+        broken.setattr("diffcode.training.command.make", lambda given: pytest.fail("killed while the model was loaded"))
+        with pytest.raises(pytest.fail.Exception):
+            cli.run(given)
+    before = files()
+    (repository / "new.py").write_text("\n\n".join(f"def fresh_{n}(one):\n    return one ** {n}" for n in range(20)))
+    assert cli.run([*given, "--steps", "2"]) == 0
+    said = capsys.readouterr().err
+    assert f"{before + 1} files of {repository}, 3 of them held out" in said
+    assert files() == before + 1
+    (repository / "new.py").unlink()
+    assert cli.run([*given, "--steps", "2", "--json"]) == 0
+    again = capsys.readouterr()
+    assert f"is finished: remove {tmp_path / 'out'} to learn what has changed since" in again.err
+    assert files() == before + 1
+    checkpoints = [path.name for path in (tmp_path / "out" / "infill").glob("checkpoint-*")]
+    assert checkpoints == ["checkpoint-00000002.pt"], "steps that were asked for are kept to"
 
 
 def test_adapt_makes_its_own_data(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -178,9 +178,18 @@ def test_no_package_is_on_both_sides(names: list[str], share: float, seed: int) 
     first, last = ({family(names[number]) for number in side} for side in sides)
     if parts.by == "package":
         assert not first & last
-        assert parts.validation <= max(1, round(share * len(names))) or len(last) == 1
+        target = max(1, round(share * len(names)))
+        assert parts.validation <= target or len(last) == 1
+        assert parts.validation <= max(2 * target, len(names) // 10)
     else:
         assert parts.validation == max(1, round(share * len(names)))
+
+
+def test_few_large_packages_do_not_take_half_of_the_text() -> None:
+    parts = split(["src"] * 40 + ["tests"] * 33, 0.1, 0)
+    assert (parts.by, parts.validation) == ("document", 7)
+    parts = split(["src"] * 60 + ["tests"] * 13, 0.1, 0)
+    assert (parts.by, parts.validation, parts.packages) == ("package", 13, ("tests",))
 
 
 # ---- limits

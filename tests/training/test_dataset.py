@@ -95,6 +95,13 @@ def test_a_damaged_set_is_one_clear_line(name: str, damage: str, tmp_path: Path)
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("card", ["[]", "null", "7", '{"validation_documents": 3}', '{"validation_documents": []}'])
+def test_a_card_that_is_none_is_one_clear_line(card: str, tmp_path: Path) -> None:
+    (write(tmp_path / "s", [1, 2, 3], [4, 5]) / "card.json").write_text(card)
+    with pytest.raises(UnreadableFile, match="build"):
+        Dataset.open(tmp_path / "s")
+
+
 def test_a_folder_without_a_set_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="diffcode data build"):
         Dataset.open(tmp_path / "nowhere")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from diffcode.training import loss as loss_module
 from diffcode.training.loss import SLICE, Scored, scored_loss
 
 D, N = 16, 37
@@ -162,3 +163,30 @@ def test_a_frozen_head_gets_no_gradient() -> None:
     scored.loss.backward()
     assert case.head_ND.grad is None
     assert case.x_RD.grad is not None
+
+
+def pretended(x_RD: Tensor, head_ND: Tensor, target_R: Tensor, *, reduction: str) -> Tensor:
+    """What Liger's function computes, where there is no GPU for it."""
+    assert (target_R >= 0).all()
+    return F.cross_entropy(F.linear(x_RD, head_ND), target_R, reduction=reduction)
+
+
+@pytest.mark.parametrize("rows", [0, 1, SLICE + 9])
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 4.0), (0.0, 1.0, 0.5), (0.0,)])
+def test_with_liger_the_loss_is_the_same(rows: int, weights: tuple[float, ...]) -> None:
+    case, other = Case(rows, seed=rows), Case(rows, seed=rows)
+    case.weight_R = other.weight_R = torch.tensor(weights).repeat(rows)[:rows]
+    plain = case.scored(None)
+    weight_R = torch.where(other.target_R >= 0, other.weight_R, 0.0)
+    fused = loss_module._with_liger(
+        pretended, other.x_RD, other.head_ND, other.target_R, weight_R, float(weight_R.sum())
+    )
+    assert float(fused.loss.detach()) == pytest.approx(float(plain.loss.detach()), rel=1e-5, abs=1e-6)
+    assert fused.weight == plain.weight
+    for mine, theirs in zip(fused[2:], plain[2:], strict=True):
+        assert torch.equal(mine, theirs)
+    plain.loss.backward()
+    fused.loss.backward()
+    for mine, theirs in ((other.x_RD.grad, case.x_RD.grad), (other.head_ND.grad, case.head_ND.grad)):
+        assert mine is not None or not weight_R.any()
+        assert torch.allclose(torch.zeros(1) if mine is None else mine, theirs, atol=1e-5)

@@ -76,6 +76,19 @@ def test_a_run_leaves_an_adapter_that_fills(
     assert json.loads(capsys.readouterr().out)["tokens"] >= 1
 
 
+def test_tensorboard_shows_every_step(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = tmp_path / "run"
+    assert cli.run([*given, "--stage", "infill", "--steps", "3", "--out", str(out)]) == 0
+    curves = reader.EventAccumulator(str(out / "tensorboard"))
+    curves.Reload()
+    rows = [row for row in metrics(out) if "loss" in row]
+    shown = curves.Scalars("train/loss")
+    assert [(one.step, one.value) for one in shown] == [(r["step"], pytest.approx(r["loss"])) for r in rows]
+    measured = [row["validation"]["measure"] for row in metrics(out) if "validation" in row]
+    assert [one.value for one in curves.Scalars("validation/measure")] == pytest.approx(measured)
+
+
 def test_numbers_for_people(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert cli.run([*given, "--stage", "infill", "--steps", "3", "--out", str(out)]) == 0
@@ -92,12 +105,13 @@ def test_numbers_for_people(given: list[str], tmp_path: Path, capsys: pytest.Cap
 
 def test_minutes_end_a_run(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    limits = ["--steps", "1000000", "--minutes", "0.01"]
+    # A busy machine takes few steps in that time: the rate is to fall from the first on.
+    limits = ["--steps", "1000000", "--minutes", "0.05", "--set", "warmup=0", "--set", "cooldown=1"]
     began = time.monotonic()
     assert cli.run([*given, "--stage", "infill", *limits, "--out", str(out), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["done"] == 1.0
-    assert 0.01 <= document["minutes"] < 0.2
+    assert 0.05 <= document["minutes"] < 0.3
     assert time.monotonic() - began < 60
     rates = [row["rate"] for row in metrics(out) if "rate" in row]
     assert 1 < len(rates) < 10_000
@@ -203,11 +217,20 @@ def test_wrong_usage_is_told_before_the_model(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_data_set_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_data_set_is_told_before_the_model(
+    given: list[str], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffcode.engine import Model
+
+    monkeypatch.setattr(Model, "load", lambda *_, **__: pytest.fail("loaded"))
     empty = tmp_path / "empty"
     empty.mkdir()
     assert cli.run([*given, "--data", str(empty), "--out", str(tmp_path / "run")]) == 3
     assert "diffcode data build" in last_line(capsys)
+    whole = write_corpus(tmp_path / "whole", ["x = 1\n" * 99] * 2, Tokens.from_folder(base), validation=0)
+    assert cli.run([*given, "--data", str(whole), "--out", str(tmp_path / "run")]) == 3
+    assert "holds out nothing of its 2 documents: build it with a larger --validation" in last_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_set_with_too_little_text_is_told(

@@ -91,6 +91,14 @@ def test_the_number_of_parts_changes_nothing_but_rounding(longest: int, guards) 
     check_close(span_attention(q, k, v, sight_R4, longest), gold, gold, torch.float32)
 
 
+def test_rows_are_strangers(guards) -> None:
+    """A row's numbers are the same bits beside rows that see more, also where its keys are split over programs."""
+    q, k, v = normal(2, 10, 16), normal(1, 600, 16, seed=1), normal(1, 600, 16, seed=2)
+    own, more = (0, 510, 0, 0), (0, 520, 520, 530)
+    beside = [span_attention(q, k, v, torch.tensor([own, s], dtype=torch.int32), 1024)[0] for s in (own, more)]
+    assert torch.equal(*beside)
+
+
 def test_who_sees_nothing_gets_nothing(guards) -> None:
     sight_R4 = torch.tensor([(0, 0, 0, 0), (0, 9, 0, 0), (5, 5, 7, 7)], dtype=torch.int32)
     q, k, v = normal(3, 2, 16), normal(1, 9, 16, seed=1), normal(1, 9, 16, seed=2)

@@ -26,7 +26,9 @@ def bench(dtype: torch.dtype) -> Bench:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_ops_are_right(dtype: torch.dtype) -> None:
     """Not in bf16: the interpreter cuts instead of rounding, and takes `other=1` of a load for the bits of a number."""
-    rows = [row for row in gpu_parts.op_rows(bench(dtype), "small", SMALL) if row.who == "ours"]
+    of = bench(dtype)
+    every = (row for work in gpu_parts.works_of(of, SMALL) for row in gpu_parts.op_rows(of, "small", SMALL, work))
+    rows = [row for row in every if row.who == "ours"]
     assert len(rows) == 7
     assert [(row.what, row.off, row.note) for row in rows if not row.right] == []
 
@@ -39,7 +41,7 @@ def test_commit_is_right() -> None:
 def test_steps_and_fills_run() -> None:
     weights = gpu_parts.random_weights(SMALL, bench(torch.float32))
     rows = list(gpu_parts.step_rows(bench(torch.float32), "small", SMALL, weights))
-    rows += islice(gpu_parts.fill_rows(bench(torch.float32), "small", weights), 1)
+    rows += islice(gpu_parts.fill_rows(bench(torch.float32), "small", SMALL, weights), 1)
     assert [gpu.line(row) for row in rows if gpu.failed(row)] == []
     assert [row.note for row in rows if row.who == "agreement"] == [
         "100% of 1 tokens as torch's", "100% of 8 tokens as torch's", "100% of 1 tokens as torch's",

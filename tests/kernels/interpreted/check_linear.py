@@ -172,5 +172,10 @@ def test_wrong_shapes_are_refused() -> None:
         lora_linear(x[:, :6].contiguous(), linear.weight_ED, None, None, None, None, None, None, 0, EPS)
     with pytest.raises(ValueError, match="contiguous"):
         lora_linear(x, linear.weight_ED.T.contiguous().T, None, None, None, None, None, None, 0, EPS)
+    for bias, norm, what in ((torch.zeros(3), None, "bias"), (None, torch.ones(16)[::2], "norm")):
+        with pytest.raises(ValueError, match=f"the {what} must be"):
+            lora_linear(x, linear.weight_ED, None, bias, None, None, norm, None, 0, EPS)
+    with pytest.raises(ValueError, match="32-bit"):
+        gated_mlp(x[:1].expand(2**20, -1), torch.zeros(2**12, 8), None, None, None, None, 0, EPS)
     with pytest.raises(ValueError, match="int8"):
         lora_linear(x, linear.weight_ED.half(), None, None, None, None, None, None, 0, EPS)

@@ -1,34 +1,14 @@
 """The whole step out of the kernels: a tiny model fills holes with them as it does with torch, token for token."""
 
 import pytest
-import steps
 import torch
-from steps import BOUNDS, TEXT, denoised, load, with_stepper
+from steps import BOUNDS, FEW_TOKENS, POLICIES, TEXT, with_stepper
 
-from diffcode.config import POLICY_NAMES
 from diffcode.engine import Model, TorchSession
 from diffcode.fused import FusedSession
 from diffcode.infill import Infiller
 from diffcode.kernels import dispatch, tiles
 from diffcode.kernels.tiles import Shape, Tile
-
-QUICK = ["verified", "threshold"]
-LATE = [pytest.param(name, marks=pytest.mark.slow) for name in POLICY_NAMES if name not in QUICK]
-TOKENS = 4  # a fill; a step takes the interpreter half a second
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return load(tmp_path_factory.mktemp("step"))
-
-
-@pytest.fixture(scope="module")
-def on_torch(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFCODE_KERNELS", "torch")
-        found = load(tmp_path_factory.mktemp("torch"))
-    assert isinstance(found.session(), TorchSession)
-    return found
 
 
 def test_a_model_takes_the_kernels_where_they_run(model: Model) -> None:
@@ -36,27 +16,18 @@ def test_a_model_takes_the_kernels_where_they_run(model: Model) -> None:
     assert isinstance(model.session(noise=model.noise(1), temperature=0.5), TorchSession), "draws are torch's"
 
 
-@pytest.mark.parametrize("policy", QUICK + LATE)
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_tokens_as_torch(policy: str, model: Model, on_torch: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     monkeypatch.setattr(dispatch, "_op", lambda name, op=dispatch._op: ran.append(name) or op(name))
-    asked = {"marker": "???", "policy": policy, "max_tokens": TOKENS, "threshold": BOUNDS[policy]}
+    asked = {"marker": "???", "policy": policy, "max_tokens": FEW_TOKENS, "threshold": BOUNDS[policy]}
     found = Infiller(model).fill(TEXT, **asked)
     assert {"qkv_rope", "span_attention", "lora_linear", "gated_mlp", "masked_head"} <= set(ran), "the kernels ran"
     wanted = Infiller(on_torch).fill(TEXT, **asked)
     assert found.text == wanted.text
     for mine, torchs in zip(found.spans, wanted.spans, strict=True):
         assert (mine.tokens, mine.steps, mine.drafts) == (torchs.tokens, torchs.steps, torchs.drafts)
-
-
-@pytest.mark.parametrize("policy", QUICK + LATE)
-def test_decided_by_the_kernels(policy: str, model: Model, on_torch: Model) -> None:
-    """`commit` and the next step's table too: the host sees nothing before the fills are over."""
-    prompts = steps.contexts(2)
-    wanted = [denoised(on_torch, prompt, policy, TOKENS) for prompt in prompts]
-    found = steps.ahead(model, policy, prompts, steps=2, tokens=TOKENS)
-    assert found.tokens() == [list(w.tokens) for w in wanted]
-    assert found.state.steps_B.tolist() == [w.steps for w in wanted]
 
 
 def test_a_tuned_tile_is_used(model: Model) -> None:

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from steps import load
 from torch import Tensor
+
+from diffcode.engine import Model, TorchSession
 
 MODULES = ("commit", "gated_mlp", "lora_linear", "masked_head", "qkv_rope", "span_attention")
 MARGIN = 96
@@ -53,3 +56,24 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guards]:
         monkeypatch.setattr(f"diffcode.kernels.triton.{name}.fresh", found.fresh)
     yield found
     found.check()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load(tmp_path_factory.mktemp("step"))
+
+
+@pytest.fixture(scope="session")
+def on_torch(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFCODE_KERNELS", "torch")
+        found = load(tmp_path_factory.mktemp("torch"))
+    assert isinstance(found.session(), TorchSession)
+    return found
+
+
+@pytest.fixture
+def parts(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys split over programs take the interpreter twice as long: one policy's fills have them."""
+    if policy != "verified":
+        monkeypatch.setattr("diffcode.kernels.triton.span_attention.PROGRAMS", 1)
