@@ -148,7 +148,8 @@ def product(packed: PackedLinear, up_Dr: Tensor) -> tuple[PackedLinear, PackedLi
     some_Er = _part(packed, slice(None, None, max(1, packed.padded // (8 * up_Dr.shape[1])))) @ up_Dr
     energy_r, turn_rr = torch.linalg.eigh(some_Er.T @ some_Er)  # ascending
     lost_r = energy_r.clamp_min(0).cumsum(0) / energy_r.clamp_min(0).sum().clamp_min(1e-30)
-    kept = min(len(turn_rr), -(-int((lost_r > 1 - SHARE).sum()) // BLOCK) * BLOCK)
+    blocks = max(1, -(-int((lost_r > 1 - SHARE).sum()) // BLOCK))  # an untrained map is zero, and has one as well
+    kept = min(len(turn_rr), blocks * BLOCK)
     turn_kr = turn_rr[:, len(turn_rr) - kept :].T.contiguous()
     narrow_Dk = up_Dr @ turn_kr.T
     parts = [_part(packed, slice(i, i + 256)) @ narrow_Dk for i in range(0, len(packed.weights), 256)]

@@ -126,6 +126,13 @@ def test_a_product_of_two_maps_is_that_product(outputs: int, form: Form) -> None
     assert (narrow.outputs, narrow.inputs, turn.outputs, turn.inputs) == (outputs, 64, 64, 96), "no more than needed"
 
 
+def test_a_product_with_a_map_of_zeros_is_zero() -> None:
+    """A span adapter begins with such a successor map, and may be filled with before it has learnt."""
+    packed = pack_linear(torch.randn(64, 32))
+    narrow, turn = product(packed, torch.zeros(32, 16))
+    assert torch.equal(unpack_linear(narrow) @ unpack_linear(turn), torch.zeros(64, 16))
+
+
 def test_a_product_leaves_out_what_hardly_matters() -> None:
     up_Dr = drawn(64, 128) * 0.5 ** (torch.arange(128) / 4)
     packed = pack_linear(drawn(512, 64))
