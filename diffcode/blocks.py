@@ -1,4 +1,4 @@
-"""Where the block ends that a text begins: what a fill may write where nothing follows the hole.
+"""Where the block ends that a text begins: as far as a fill goes that nothing follows, or that has a line for itself.
 
 With nothing behind the hole the base model writes on, function after function, for nothing tells it to stop. A person
 wants the block that the cursor stands in, and no more.
@@ -20,10 +20,10 @@ def block_end(head: str, text: str) -> int | None:
     if first is None:
         return None
     least, closed, blank, behind = _indent(lines[first]), False, False, 0
-    at = 0
+    at, strings = 0, set[str]()  # the quotes of those that are open: their text may lie anywhere
     for number, line in enumerate(lines):
         shown = line.lstrip()
-        if number > first and shown and not _in_string(lines[:number]):
+        if number > first and shown and not strings:
             indent = _indent(line)
             if shown[0] in CLOSERS and indent <= least:
                 least, closed = indent, True
@@ -32,15 +32,10 @@ def block_end(head: str, text: str) -> int | None:
         if shown:
             behind = at + len(line.rstrip())
         blank = not shown
+        strings ^= {quotes for quotes in TRIPLE_QUOTES if line.count(quotes) % 2}
         at += len(line) + 1
     return None
 
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
-
-
-def _in_string(lines: list[str]) -> bool:
-    """True if the lines end inside a triple-quoted string: its text may lie anywhere."""
-    before = "\n".join(lines)
-    return any(before.count(quotes) % 2 for quotes in TRIPLE_QUOTES)

@@ -8,9 +8,9 @@ write the rest of his line, or go on with his next lines.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from diffcode.blocks import block_end
+from diffcode.blocks import CLOSERS, block_end
 
-OPENERS, CLOSERS = "([{", ")]}"
+OPENERS = "([{"
 # Visible characters that make a repetition no accident: at the end of a line, within it, of whole lines while the model
 # is still writing.
 LITTLE_INK, SOME_INK, MUCH_INK = 1, 3, 12

@@ -6,8 +6,9 @@ anywhere; what it wrote before that is still good.
 
 from collections.abc import Iterator
 
+from diffcode.blocks import CLOSERS
 from diffcode.lsp.spot import indentation
-from diffcode.stops import CLOSERS, OPENERS, brackets
+from diffcode.stops import OPENERS, brackets
 
 VERSIONS = 8  # each costs a parse
 
