@@ -22,11 +22,20 @@ class Contexts:
     def take(self, context: Sequence[int]) -> tuple[EngineSession, int] | None:
         """A session that has read a beginning of `context`, and how many tokens of it; never all of them."""
         with self._lock:
-            lengths = [common(tokens, context[:-1]) for tokens, _ in self._idle]
-            best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
-            if best is None or lengths[best] < WORTH:
-                return None
-            return self._idle.pop(best)[1], lengths[best]
+            at, length = self._best(context)
+            return (self._idle.pop(at)[1], length) if length else None
+
+    def known(self, context: Sequence[int]) -> int:
+        """How many tokens of `context` need not be read again."""
+        with self._lock:
+            return self._best(context)[1]
+
+    def _best(self, context: Sequence[int]) -> tuple[int, int]:
+        """(which session has read the longest beginning of `context`, how many tokens); 0 tokens where it is not worth
+        it."""
+        lengths = [common(tokens, context[:-1]) for tokens, _ in self._idle]
+        best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
+        return (0, 0) if best is None or lengths[best] < WORTH else (best, lengths[best])
 
     def give(self, tokens: Sequence[int], session: EngineSession) -> None:
         """Keep a session that has read `tokens`."""

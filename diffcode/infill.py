@@ -5,6 +5,7 @@ fill = infiller.fill("def area(r):\\n    return ???\\n", marker="???")
 print(fill.text)
 """
 
+import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ class Infiller:
         Raises ModelUnavailable, BadOption.
         """
         return cls(Model.load(model, adapter, device, dtype, report, infill), window, memory)
+
+    def seeing(self, window: WindowOptions) -> "Infiller":
+        """The same model and memory, with another window."""
+        other = copy.copy(self)
+        other.window = window
+        return other
 
     def fill(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from diffcode.config import DenoiseOptions
 from diffcode.holes import Hole
@@ -27,6 +27,7 @@ class Task:
     options: DenoiseOptions = field(default_factory=DenoiseOptions)
     stop: str | None = None  # ends a fill before it
     drafts: tuple[str, ...] | None = None  # what may well stand in each hole
+    patience: float | None = None  # seconds that reading a new context may take; None: as long as it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Written:
     text: str
     confidence: tuple[float, ...] = ()
     finished: str = "eos"  # as of SpanFill; "budget": it was not
+    narrow: bool = False  # the model has seen less than its window holds, for want of time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class Filler(Protocol):
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
         """One for each hole, in order. Raises Cancelled within a denoising step once `stop` is set."""
 
+    def read(self, task: Task, stop: Stop) -> None:
+        """All that the window shows round the task's first hole, for what is asked there next. Raises Cancelled."""
+
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         """For every token of characters [start, end). Raises Cancelled."""
 
@@ -69,24 +74,35 @@ class ModelSpec:
     adapter: str | None = None
     infill: str | None = None
     device: str | None = None
+    context: int | None = None  # tokens; None: as many as is usual
 
     @classmethod
     def of(cls, settings: Settings) -> "ModelSpec":
-        return cls(settings.model, settings.adapter, settings.infill, settings.device)
+        return cls(settings.model, settings.adapter, settings.infill, settings.device, settings.context_tokens)
 
 
 class ModelFiller:
     """An Infiller as a Filler."""
 
     def __init__(self, infiller: "Infiller"):
-        self.infiller = infiller
+        from diffcode.reader import Reader
+
+        self.infiller, self.reader = infiller, Reader(infiller)
 
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
         places = [(hole.start, hole.end) for hole in task.holes]
-        fill = self.infiller.fill_with(
+        infiller, unread = self.infiller, 0
+        if task.patience is not None:
+            infiller, unread = self.reader.outlook(task.text, task.holes[0], task.patience)
+        fill = infiller.fill_with(
             task.text, places, task.options, stop=task.stop, drafts=task.drafts, on_step=on_step, cancelled=stop
         )
-        return tuple(Written(span.text, span.confidence, span.finished) for span in fill.spans)
+        self.reader.took(unread, fill.spans[0].context_seconds)
+        narrow = infiller.window.budget < self.infiller.window.budget
+        return tuple(Written(span.text, span.confidence, span.finished, narrow) for span in fill.spans)
+
+    def read(self, task: Task, stop: Stop) -> None:
+        self.reader.read(task.text, task.holes[0], stop)
 
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         found = self.infiller.doubts(text, start, end, cancelled=stop)
@@ -97,11 +113,12 @@ def load(spec: ModelSpec, report: Report) -> Filler:
     """The real model; the first call costs the import of torch. Raises ModelUnavailable, BadOption."""
     report("starting", None)
     from diffcode import hub
+    from diffcode.config import WindowOptions
     from diffcode.infill import Infiller
 
     def told(progress: hub.Progress) -> None:
         report(progress.stage, progress.done / progress.total if progress.total else None)
 
-    return ModelFiller(
-        Infiller.from_pretrained(spec.model, adapter=spec.adapter, device=spec.device, infill=spec.infill, report=told)
-    )
+    window = None if spec.context is None else WindowOptions(spec.context)
+    where: Any = {"adapter": spec.adapter, "device": spec.device, "infill": spec.infill, "window": window}
+    return ModelFiller(Infiller.from_pretrained(spec.model, report=told, **where))

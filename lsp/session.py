@@ -92,8 +92,10 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Nothing runs and nothing waits."""
-        return self._running is None and not self._waiting
+        """Nobody waits for anything."""
+        with self._news:
+            jobs = [job for job in (self._running, *self._waiting) if job is not None]
+        return all(job.rank is Rank.IDLE or job.future.done() for job in jobs)
 
     async def run(
         self, work: "Work[T]", *, spec: ModelSpec, rank: Rank, key: Hashable | None = None, owner: object = None

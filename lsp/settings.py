@@ -60,6 +60,14 @@ class Settings:
         maximum=5000,
     )
     max_tokens: int = _setting(64, "Tokens that a suggestion has at most.", "integer", minimum=1, maximum=1024)
+    context_tokens: int = _setting(
+        1024,
+        "Tokens round the cursor that the model sees at most. Of a text that is new to it a suggestion reads as many "
+        "as can be read in time; with prefetch the rest is read while nobody waits.",
+        "integer",
+        minimum=64,
+        maximum=8192,
+    )
     prefetch: bool = _setting(
         True, "After a suggestion was taken, look for the next one while the model has nothing else to do.", "boolean"
     )

@@ -21,6 +21,9 @@ from diffcode.lsp.tidy import Style, style_of
 from diffcode.syntax import Code
 
 TYPICAL = Style(False, 4)
+# Seconds that a suggestion may spend on reading more than it must: with as much again for the fill itself, what people
+# wait for without a thought.
+PATIENCE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,24 +182,33 @@ class Suggester:
             self.desk.options(),
             None if many else "\n",
             (self.memory.draft(scene.place),),
+            None if rank is Rank.IDLE else PATIENCE,
         )
         partial: list[str] = [""]
 
-        def work(filler: Filler, stop: Stop) -> tuple[Verdict, bool, float]:
+        def work(filler: Filler, stop: Stop) -> tuple[Verdict, Written, float]:
             began = time.perf_counter()
             (written,) = filler.fill(task, stop, lambda frame: partial.__setitem__(0, frame.text))
             verdict = self._worth_showing(scene, _finished(written, many), written.confidence)
-            return verdict, written.finished != "budget", time.perf_counter() - began
+            return verdict, written, time.perf_counter() - began
 
         try:
-            verdict, ended, seconds = await self.desk.work(work, rank, ("suggest", uri))
+            verdict, written, seconds = await self.desk.work(work, rank, ("suggest", uri))
         except (Superseded, asyncio.CancelledError):
             self._leave_off(scene, partial[0])
             raise
         self.desk.pace.took(seconds)
         if verdict.ok or scene.trigger == "automatic":
+            ended = written.finished != "budget"
             self.memory.keep(Suggestion(scene.place, verdict.text, ended=ended, why=verdict.reason))
+        if written.narrow and self.desk.server.settings.prefetch:
+            self.desk.server.endpoint.spawn(self._read_on(task, uri))
         return verdict
+
+    async def _read_on(self, task: Task, uri: str) -> None:
+        """Read what there was no time for."""
+        with suppress(Superseded, DiffcodeError):
+            await self.desk.work(lambda filler, stop: filler.read(task, stop), Rank.IDLE, ("read", uri))
 
     def _worth_showing(self, scene: _Scene, new: str, confidence: tuple[float, ...]) -> Verdict:
         where, how = (scene.text, Hole(scene.cursor, scene.cursor), new), (scene.trigger, scene.language)

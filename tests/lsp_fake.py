@@ -32,7 +32,8 @@ class FakeFiller:
         self.held.set()
         self.begun = threading.Semaphore(0)
         self.tasks: list[Task] = []
-        self.read: list[str] = []
+        self.doubted: list[str] = []
+        self.read_on: list[Task] = []
         self.stopped = 0
 
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
@@ -49,9 +50,12 @@ class FakeFiller:
         found = self.answer(task)
         return tuple(one if isinstance(one, Written) else Written(one, (0.9,)) for one in found)
 
+    def read(self, task: Task, stop: Stop) -> None:
+        self.read_on.append(task)
+
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         """The `least_likely` word is 1 in 1000, the others 9 in 10."""
-        self.read.append(text[start:end])
+        self.doubted.append(text[start:end])
         at = text.find(self.least_likely, start, end) if self.least_likely else -1
         return (Expected(Doubt(at, at + len(self.least_likely), 0.001), "better"),) if at >= 0 else ()
 

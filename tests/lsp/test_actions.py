@@ -229,7 +229,7 @@ def test_a_repair_must_leave_fewer_errors_and_begins_with_what_is_unlikely():
     masked = [task.text[hole.start : hole.end] for task in filler.tasks for hole in task.holes]
     assert masked == ["", "", "im"], "where something may be missing; then what is unlikely"
     assert filler.tasks[0].stop == "\n", "what is missing is on the line"
-    assert filler.read == ["    for shape im shapes:"]
+    assert filler.doubted == ["    for shape im shapes:"]
 
 
 def test_a_repair_ends_the_error_and_does_not_hide_it():

@@ -41,7 +41,7 @@ def test_off_by_default():
             assert not any(m.get("method") == "textDocument/publishDiagnostics" for m in wire.sent)
 
     asyncio.run(run())
-    assert filler.read == []
+    assert filler.doubted == []
 
 
 def test_an_unlikely_token_is_a_hint_for_who_asks():
@@ -91,12 +91,12 @@ def test_only_the_regions_that_an_edit_is_near_are_read_again():
         async with helped(filler, PULLS, doubtLens=True) as (_, wire):
             wire.feed(did_open(text))
             await ask(wire, 1, "textDocument/diagnostic", PULL)
-            first = list(filler.read)
+            first = list(filler.doubted)
             assert all(region.count("\n") < lens.REGION for region in first)
             assert len(first) == lens.REACH // lens.REGION
             wire.feed(did_change(2, {"range": span(text, 0, 0), "text": "#"}))
             await ask(wire, 2, "textDocument/diagnostic", PULL)
-            assert 1 <= len(filler.read) - len(first) < len(first)
+            assert 1 <= len(filler.doubted) - len(first) < len(first)
 
     asyncio.run(run())
 
@@ -113,7 +113,7 @@ def test_anything_else_comes_first():
             filler.held.clear()
             wire.feed(request(2, "textDocument/inlineCompletion", params))
             await asyncio.to_thread(filler.begun.acquire)
-            assert filler.read == [], "while somebody waits nothing is read"
+            assert filler.doubted == [], "while somebody waits nothing is read"
             filler.held.set()
             await wire.answer(2)
             assert (await wire.answer(1))["result"]["kind"] == "full"

@@ -1,12 +1,16 @@
 """Suggestions while somebody types: from memory, void or not, stopped, looked for ahead, in the list of completions."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 from lsp_asks import CURSOR, TEXT, inline, items, typing
 from lsp_fake import ALL, FakeFiller, applied, ask, helped, place, span
 from lsp_kit import URI, did_change, did_open, notice, request
+
+from diffcode.errors import CANCELLED, Cancelled
+from diffcode.lsp.filler import Written
 
 # ---- typing along
 
@@ -237,6 +241,52 @@ def test_nothing_is_looked_for_where_that_is_switched_off():
             wire.feed(typing(2, text, len(text), "math.pi"))
             await asyncio.sleep(0.05)
             assert len(filler.tasks) == 1
+
+    asyncio.run(run())
+
+
+# ---- a context that is new
+
+
+@pytest.mark.parametrize(("prefetch", "narrow", "reads"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_what_there_was_no_time_to_read_is_read_afterwards(prefetch, narrow, reads):
+    filler = FakeFiller(lambda _: [Written("math.pi", (0.9,), narrow=narrow)])
+
+    async def run():
+        async with helped(filler, prefetch=prefetch) as (_, wire):
+            wire.feed(did_open(TEXT))
+            assert await items(wire, 0, TEXT, CURSOR)
+            await asyncio.sleep(0.05)
+            assert [task.text for task in filler.read_on] == [TEXT] * reads
+            assert 0 < filler.tasks[0].patience < 1
+
+    asyncio.run(run())
+
+
+def test_reading_on_is_in_nobodys_way():
+    filler = FakeFiller(lambda _: [Written("math.pi", (0.9,), narrow=True)])
+    reading, stopped = threading.Event(), threading.Event()
+
+    def read(task, stop):
+        reading.set()
+        stop.wait(5)
+        stopped.set()
+        raise Cancelled(CANCELLED)
+
+    filler.read = read
+
+    async def run():
+        async with helped(filler) as (_, wire):
+            wire.feed(did_open(TEXT))
+            await items(wire, 0, TEXT, CURSOR)
+            await asyncio.to_thread(reading.wait, 5)
+            wire.feed(typing(2, TEXT, CURSOR, "!"))
+            text = TEXT[:CURSOR] + "!" + TEXT[CURSOR:]
+            began = time.monotonic()
+            await items(wire, 1, text, CURSOR + 1)
+            assert time.monotonic() - began < 2
+            assert stopped.is_set()
+            filler.read = lambda task, stop: None
 
     asyncio.run(run())
 

@@ -1,0 +1,62 @@
+"""How much of a text can be read in time, and reading the rest while nobody waits.
+
+A context that is new costs its tokens before the first one of a fill is there: a thousand take a second, on a slow
+machine three. Somebody who types has gone on by then.
+"""
+
+from dataclasses import replace
+
+from diffcode.canvas import make_block
+from diffcode.holes import Hole
+from diffcode.infill import Infiller
+from diffcode.interrupt import Stop
+
+SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4)  # of the infiller's window
+LEAST = 256  # tokens of the narrowest window
+TELLING = 64  # tokens; fewer say little about how fast they are read
+FIRST_RATE = 0.001  # seconds a token, before anything was measured: two cores of today
+HABIT = 0.3  # weight of the newest measurement
+
+
+class Reader:
+    """One model's windows, the widest first. One thread at a time."""
+
+    def __init__(self, infiller: Infiller):
+        widest, *budgets = (int(share * infiller.window.budget) for share in SHARES)
+        budgets = [widest, *(budget for budget in budgets if budget >= LEAST)]
+        self.views = [infiller.seeing(replace(infiller.window, budget=budget)) for budget in budgets]
+        self.rate = FIRST_RATE
+
+    def outlook(self, text: str, hole: Hole, seconds: float) -> tuple[Infiller, int]:
+        """The infiller with the widest window that can be read in that time, or else the narrowest one; and how many
+        tokens of its context are yet to be read."""
+        for view in self.views:
+            unread = self._unread(view, text, hole)
+            if view is self.views[-1] or unread * self.rate <= seconds:
+                break
+        return view, unread
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """So many tokens of context were read in that time."""
+        if tokens >= TELLING:
+            self.rate += HABIT * (seconds / tokens - self.rate)
+
+    def read(self, text: str, hole: Hole, stop: Stop) -> None:
+        """Read all that the widest window shows, for the next fill there. Raises Cancelled."""
+        view = self.views[0]
+        if view.model.engine is None:
+            return  # torch keeps nothing
+        session = view.model.session(contexts=view.contexts, flag=stop.flag)
+        try:
+            context = self._context(view, text, hole)
+            session.step(context, (), (), (), 0, [None])
+            session.keep(len(context))
+        finally:
+            session.close()
+
+    def _unread(self, view: Infiller, text: str, hole: Hole) -> int:
+        context = self._context(view, text, hole)
+        return len(context) - view.contexts.known(context)
+
+    def _context(self, view: Infiller, text: str, hole: Hole) -> tuple[int, ...]:
+        return make_block(text, (hole,), ("",), 0, view.model.tokens, view.window).context

@@ -1,0 +1,96 @@
+"""How much of a text is read in time, and that the rest is read while nobody waits."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+
+from diffcode.canvas import make_block
+from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.engine import Model
+from diffcode.errors import Cancelled
+from diffcode.holes import Hole
+from diffcode.infill import Infiller
+from diffcode.interrupt import Stop
+from diffcode.kernels.cpu import native
+from diffcode.kernels.cpu.engine import EngineSession
+from diffcode.native import PIECE
+from diffcode.reader import LEAST, Reader
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
+RNG = random.Random(5)
+TEXT = "".join(RNG.choice("abc d=()\n") for _ in range(3000))
+HOLE = Hole(2000, 2000)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
+    model = Model.load(str(tiny.write_model(tmp_path / "model")), "none", dtype="int8")
+    return Reader(Infiller(model, WindowOptions(1024)))
+
+
+def context(reader: Reader, budget: int) -> tuple[int, ...]:
+    window = replace(reader.views[0].window, budget=budget)
+    return make_block(TEXT, (HOLE,), ("",), 0, reader.views[0].model.tokens, window).context
+
+
+def test_windows_narrow_down_to_the_least(reader: Reader) -> None:
+    assert [view.window.budget for view in reader.views] == [1024, 768, 512, 384, 256]
+    few = Reader(reader.views[0].seeing(WindowOptions(LEAST - 1)))
+    assert [view.window.budget for view in few.views] == [LEAST - 1]
+    assert all(view.contexts is reader.views[0].contexts for view in reader.views)
+
+
+@pytest.mark.parametrize(("seconds", "budget"), [(10.0, 1024), (0.6, 512), (0.4, 384), (0.1, 256), (0.0, 256)])
+def test_as_much_as_can_be_read_in_time(reader: Reader, seconds: float, budget: int) -> None:
+    view, unread = reader.outlook(TEXT, HOLE, seconds)
+    assert view.window.budget == budget
+    assert unread == len(context(reader, budget))
+
+
+def test_what_was_read_costs_nothing_more(reader: Reader) -> None:
+    reader.read(TEXT, HOLE, Stop())
+    view, unread = reader.outlook(TEXT, HOLE, 0.01)
+    assert (view.window.budget, unread) == (1024, 1), "the last token is always read"
+
+
+def test_reading_ahead_changes_no_fill(reader: Reader) -> None:
+    ahead, options = reader.views[0], DenoiseOptions(max_tokens=6)
+    fresh = Infiller(ahead.model, ahead.window, memory=0).fill_with(TEXT, [(2000, 2000)], options)
+    reader.read(TEXT, HOLE, Stop())
+    assert ahead.fill_with(TEXT, [(2000, 2000)], options).spans[0].tokens == fresh.spans[0].tokens
+
+
+def test_a_stopped_reading_keeps_what_it_has(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, step, rows = Stop(), EngineSession.step, list[int]()
+
+    def counted(session: EngineSession, given: object) -> object:
+        found = step(session, given)  # type: ignore[arg-type]
+        rows.append(len(given.tokens))  # type: ignore[attr-defined]
+        if len(rows) == 3:
+            stop.set()
+        return found
+
+    monkeypatch.setattr(EngineSession, "step", counted)
+    with pytest.raises(Cancelled):
+        reader.read(TEXT, HOLE, stop)
+    whole = context(reader, 1024)
+    assert reader.views[0].contexts.known(whole) == 3 * PIECE
+    stop.clear()
+    reader.read(TEXT, HOLE, stop)
+    assert sum(rows) == len(whole), "nothing was read twice"
+    assert max(rows) == PIECE
+    reader.read(TEXT, HOLE, stop)
+    assert sum(rows) == len(whole) + 1
+
+
+def test_the_rate_is_learnt_from_long_readings_only(reader: Reader) -> None:
+    first = reader.rate
+    reader.took(10, 5.0)
+    assert reader.rate == first
+    for _ in range(40):
+        reader.took(500, 2.0)
+    assert reader.rate == pytest.approx(0.004, rel=0.01)
