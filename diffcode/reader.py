@@ -13,6 +13,7 @@ from diffcode.interrupt import Stop
 
 SHARES = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4)  # of the infiller's window
 LEAST = 256  # tokens of the narrowest window
+LITTLE = 0.03  # seconds that nobody notices
 TELLING = 64  # tokens; fewer say little about how fast they are read
 FIRST_RATE = 0.001  # seconds a token, before anything was measured: two cores of today
 HABIT = 0.3  # weight of the newest measurement
@@ -28,13 +29,18 @@ class Reader:
         self.rate = FIRST_RATE
 
     def outlook(self, text: str, hole: Hole, seconds: float) -> tuple[Infiller, int]:
-        """The infiller with the widest window that can be read in that time, or else the narrowest one; and how many
-        tokens of its context are yet to be read."""
-        for view in self.views:
-            unread = self._unread(view, text, hole)
-            if view is self.views[-1] or unread * self.rate <= seconds:
-                break
-        return view, unread
+        """The infiller with the widest window that can be read in time, or else the narrowest one; and how many tokens
+        of its context are yet to be read.
+
+        In time: within so many seconds, and in no more than twice the time that the narrowest window takes. Where that
+        one is known, as it is while somebody types, nothing is waited for.
+        """
+        narrow = self._unread(self.views[-1], text, hole)
+        most = min(seconds, 2 * narrow * self.rate + LITTLE)
+        for view in self.views[:-1]:
+            if (unread := self._unread(view, text, hole)) * self.rate <= most:
+                return view, unread
+        return self.views[-1], narrow
 
     def took(self, tokens: int, seconds: float) -> None:
         """So many tokens of context were read in that time."""

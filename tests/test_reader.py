@@ -44,11 +44,26 @@ def test_windows_narrow_down_to_the_least(reader: Reader) -> None:
     assert all(view.contexts is reader.views[0].contexts for view in reader.views)
 
 
-@pytest.mark.parametrize(("seconds", "budget"), [(10.0, 1024), (0.6, 512), (0.4, 384), (0.1, 256), (0.0, 256)])
-def test_as_much_as_can_be_read_in_time(reader: Reader, seconds: float, budget: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "rate", "budget"),
+    [(1.0, 1e-5, 1024), (0.2, 2e-4, 512), (0.2, 5e-4, 384), (0.2, 2e-3, 256), (0.0, 1e-5, 256)],
+)
+def test_as_much_as_can_be_read_in_time(reader: Reader, seconds: float, rate: float, budget: int) -> None:
+    reader.rate = rate
     view, unread = reader.outlook(TEXT, HOLE, seconds)
     assert view.window.budget == budget
     assert unread == len(context(reader, budget))
+
+
+def test_whoever_types_waits_for_no_wider_window(reader: Reader) -> None:
+    view, _ = reader.outlook(TEXT, HOLE, 0.2)
+    view.fill_with(TEXT, [(2000, 2000)], DenoiseOptions(max_tokens=4))
+    longer = f"{TEXT[:2000]}ab{TEXT[2000:]}"
+    again, unread = reader.outlook(longer, Hole(2002, 2002), 10.0)
+    assert again is view
+    assert unread < 8
+    reader.read(longer, Hole(2002, 2002), Stop())
+    assert reader.outlook(longer, Hole(2002, 2002), 10.0)[0] is reader.views[0]
 
 
 def test_what_was_read_costs_nothing_more(reader: Reader) -> None:

@@ -1,6 +1,6 @@
 """A flood of frames, valid, damaged and made up: no crash, no hang, no lost answer, no document that differs.
 
-`make fuzz` sends 200,000. The default is a few seconds of the same.
+`make fuzz` sends 200,000. The default is a few seconds of the same; CI goes on for DIFFCODE_FUZZ_SECONDS.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from lsp_model import ENDS, Model, random_change, random_text
 
 FRAMES = 50_000 if os.environ.get("DIFFCODE_FUZZ") else 8_000  # a seed
 SEEDS = range(4)
+SECONDS = float(os.environ.get("DIFFCODE_FUZZ_SECONDS", "0")) / len(SEEDS)  # a seed, at least
 TRACKED = "file:///tracked.py"
 LONGEST = 400  # characters of the tracked document
 METHODS = [
@@ -158,8 +160,8 @@ def test_a_flood_of_frames(seed):
         flood = Flood(seed)
         async with served([demo := Demo()]) as (server, wire):
             sent: Counter[Any] = Counter()
-            count = 0
-            while count < FRAMES:
+            count, until = 0, time.monotonic() + SECONDS
+            while count < FRAMES or time.monotonic() < until:
                 frames = [flood.frame() for _ in range(flood.chance.randrange(1, 20))]
                 count += len(frames)
                 data = b"".join(frames)
