@@ -1,7 +1,7 @@
 """How much of a text can be read in time, and reading the rest while nobody waits.
 
-A context that is new costs its tokens before the first one of a fill is there: a thousand take a second, on a slow
-machine three. Somebody who types has gone on by then.
+A context that is new costs its tokens before the first one of a fill is there: a thousand take 0.9 to 1.5 s on two
+cores. Somebody who types has gone on by then.
 """
 
 from dataclasses import replace

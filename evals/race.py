@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 from diffcode.canvas import make_block
@@ -17,6 +18,7 @@ from diffcode.hub import cache_home
 from diffcode.infill import Infiller
 
 if TYPE_CHECKING:
+    from diffcode.backbone import Backbone
     from diffcode.engine import Model
 
 SPAN_ROWS = 7  # behind one token: a forward of 8 rows
@@ -110,10 +112,17 @@ def own(engine: str, dtype: str, policies: Sequence[str], window: WindowOptions,
     """diffcode in one precision; "compiled" in the name runs its torch forward through torch.compile."""
     cold = Infiller.from_pretrained(dtype=dtype, window=window, memory=0, **load)
     if "compile" in engine:
-        import torch
-
-        cold.model.backbone.forward = torch.compile(cold.model.backbone.forward, dynamic=True)  # type: ignore[method-assign]
+        compile_forward(cold.model.backbone)
     return [Racer(engine, policy, cold, Infiller(cold.model, window)) for policy in policies]
+
+
+def compile_forward(backbone: "Backbone", backend: str = "inductor") -> None:
+    """Run the forward through torch's compiler, which cannot write to a cache in inference mode."""
+    import torch
+
+    assert backbone.layers  # made here: the compiler would look into how
+    plain = MethodType(type(backbone).forward.__wrapped__, backbone)  # type: ignore[attr-defined]
+    backbone.forward = torch.no_grad()(torch.compile(plain, dynamic=True, backend=backend))  # type: ignore[method-assign]
 
 
 def llama(quantisation: str, like: "Model", window: WindowOptions, file: Path, threads: int) -> Racer:

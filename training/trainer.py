@@ -24,6 +24,7 @@ from diffcode.training.stage import Stage
 
 REMEMBERED = 64  # gradient norms that the spike rule looks at
 FEWEST = 16  # before that many it lets everything pass
+PAUSED = 5.0  # a step that takes so many times the usual was held up (SIGSTOP, another program): it counts as usual
 
 Numbered = tuple[int, Example]
 
@@ -61,6 +62,7 @@ class Trainer:
             groups, lr=options.rate, betas=(0.9, 0.98), weight_decay=options.weight_decay
         )
         self._norms: list[float] = []
+        self._paces: list[float] = []  # seconds of this sitting's last steps
         self.step = 0
         self.best = -math.inf
         self._seconds = 0.0
@@ -165,7 +167,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         seconds = self.world.most(time.monotonic() - began)
-        self._seconds += seconds
+        self._seconds += self._counted(seconds)
         row: dict[str, Any] = {
             "step": self.step,
             "loss": loss,
@@ -178,6 +180,12 @@ class Trainer:
             row["skipped"] = skipped
         self.folder.log(row)
         return row
+
+    def _counted(self, seconds: float) -> float:
+        """What of a step's time is training time, which the schedule goes by."""
+        usual = statistics.median(self._paces) if len(self._paces) >= FEWEST else math.inf
+        self._paces = [*self._paces[1 - REMEMBERED :], seconds]
+        return usual if seconds > PAUSED * usual else seconds
 
     def _backward(self, examples: Sequence[Numbered]) -> list[Scored]:
         """Gradients of the summed loss, a few texts at a time."""

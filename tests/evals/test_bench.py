@@ -11,10 +11,11 @@ from fake_llama import Library
 
 from diffcode import cli
 from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.engine import Model
 from diffcode.evals import outside
 from diffcode.evals.bench import OURS, summarise
 from diffcode.evals.cuts import library_lines
-from diffcode.evals.race import Racer, Timing, WarmLlama, race
+from diffcode.evals.race import Racer, Timing, WarmLlama, compile_forward, race
 from diffcode.infill import Infiller
 from diffcode.kernels.cpu import native
 
@@ -94,3 +95,19 @@ def test_llama_cpp_is_warm_when_we_are(tmp_path: Path) -> None:
     assert fills[0] == fills[1]
     assert sent[1] < sent[0] / 3, "the context was read again"
     assert plain.forwards > 0
+
+
+def test_the_compiled_forward_is_the_same(tmp_path: Path) -> None:
+    """And it may write to the cache, which torch's compiler refuses in inference mode."""
+    model = Model.load(str(tiny.write_model(tmp_path / "m")), "none", dtype="float32")
+
+    def guesses() -> list[int]:
+        session = model.session()
+        session.step([1, 2, 3], [], [], [], 0, [None])
+        session.keep(3)
+        base, _ = session.step([4], [5, 6], [], [], 0, [None] * 3)
+        return [guess.token for guess in base]
+
+    plain = guesses()
+    compile_forward(model.backbone, backend="aot_eager")
+    assert guesses() == plain
