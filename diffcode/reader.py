@@ -37,7 +37,8 @@ class Reader:
         """
         narrow = self._unread(self.views[-1], text, hole)
         most = min(seconds, 2 * narrow * self.rate + LITTLE)
-        for view in self.views[:-1]:
+        known = narrow * self.rate <= LITTLE  # then only what `read` has read can be known too
+        for view in self.views[: 1 if known else -1]:
             if (unread := self._unread(view, text, hole)) * self.rate <= most:
                 return view, unread
         return self.views[-1], narrow
