@@ -14,8 +14,8 @@ from diffcode.holes import Hole, apply_edits, line_start
 from diffcode.tokens import FimIds, Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
-# The window's ends move in jumps of a 16th of it: while somebody types, the canvas mostly stays what it was but for
-# what is typed, and what was read before need not be read again (contexts.py).
+# The window's ends move in jumps, of a 16th of it if nothing else is said: while somebody types, the canvas mostly is
+# what it was but for what is typed, and what was read before need not be read again (contexts.py).
 JUMPS = 16
 WIDEST_LINE = 4096  # characters of a line that the rules for its end look at
 HEAL_BYTES = 32  # a longer last piece (a run of spaces, a banner of dashes) is re-opened by one token only
@@ -69,7 +69,7 @@ def make_block(
     prefix_ids, heal = _prefix_ids(_last_lines(before, visible), tokens)
     suffix_ids = tokens.encode(after)
     room = window.budget - 3
-    share, jump = int(room * window.prefix_share), window.budget // JUMPS
+    share, jump = int(room * window.prefix_share), window.jump or window.budget // JUMPS
     wanted = min(share, up_to_multiple(len(prefix_ids), jump))
     kept_suffix = _first_lines(suffix_ids, room - wanted, tokens)
     kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), jump, tokens)

@@ -32,10 +32,12 @@ class WindowOptions:
     budget: int = 1024
     # Code is mostly explained by what stands above it; what one side leaves unused the other gets.
     prefix_share: float = 0.75
+    jump: int | None = None  # tokens by which the window's ends move; None: a 16th of the budget
     plain_without_suffix: bool = False  # where nothing follows the hole, show the plain text, without control tokens
 
     def __post_init__(self) -> None:
         _check(self.budget >= 16, f"a context of {self.budget} tokens is too small: take 16 or more")
+        _check(self.jump is None or self.jump >= 1, "the window moves by 1 token or more")
         _check(0 <= self.prefix_share <= 1, "the prefix's share of the context lies between 0 and 1")
 
 

@@ -6,7 +6,7 @@ cores. Somebody who types has gone on by then.
 
 from dataclasses import replace
 
-from diffcode.canvas import make_block
+from diffcode.canvas import JUMPS, make_block
 from diffcode.holes import Hole
 from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
@@ -25,7 +25,8 @@ class Reader:
     def __init__(self, infiller: Infiller):
         widest, *budgets = (int(share * infiller.window.budget) for share in SHARES)
         budgets = [widest, *(budget for budget in budgets if budget >= LEAST)]
-        self.views = [infiller.seeing(replace(infiller.window, budget=budget)) for budget in budgets]
+        jump = infiller.window.jump or widest // JUMPS  # of all: with each, a narrow window is read anew as well
+        self.views = [infiller.seeing(replace(infiller.window, budget=budget, jump=jump)) for budget in budgets]
         self.rate = FIRST_RATE
 
     def outlook(self, text: str, hole: Hole, seconds: float) -> tuple[Infiller, int]:

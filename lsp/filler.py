@@ -1,5 +1,6 @@
 """What the server wants of a model, and the real one behind it. Importing this loads no torch."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -112,6 +113,7 @@ class ModelFiller:
 def load(spec: ModelSpec, report: Report) -> Filler:
     """The real model; the first call costs the import of torch. Raises ModelUnavailable, BadOption."""
     report("starting", None)
+    gc.unfreeze()
     from diffcode import hub
     from diffcode.config import WindowOptions
     from diffcode.infill import Infiller
@@ -121,4 +123,6 @@ def load(spec: ModelSpec, report: Report) -> Filler:
 
     window = None if spec.context is None else WindowOptions(spec.context)
     where: Any = {"adapter": spec.adapter, "device": spec.device, "infill": spec.infill, "window": window}
-    return ModelFiller(Infiller.from_pretrained(spec.model, report=told, **where))
+    filler = ModelFiller(Infiller.from_pretrained(spec.model, report=told, **where))
+    gc.freeze()  # else going through vocabulary and libraries takes 0.1 s of some answer
+    return filler

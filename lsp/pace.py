@@ -8,6 +8,9 @@ PAUSE = 1.0  # seconds; longer gaps are thinking, not typing
 LONGEST = 0.4  # seconds that a suggestion is ever put off
 FIRST_GAP, FIRST_WORK = 0.18, 0.3  # seconds, before anything was measured: a quick typist, the default model
 OVER = 1.3  # the next key would have come by this many gaps: so the user has paused
+# Gaps between keys that a suggestion may take and is begun at once all the same. What the next key stops has cost the
+# battery something, and left behind what it read and wrote; waiting costs the user a gap before every pause.
+PATIENT = 2.0
 HABIT = 0.2  # weight of the newest measurement
 # The quickest of this many last suggestions is what the next one may take: the others read a context that was new,
 # which says nothing of the next key's. Guessing low costs a fill that the next key stops; guessing high, as the mean
@@ -17,7 +20,7 @@ KEPT = 6
 
 class Pace:
     """One user's typing and one model's time. A suggestion that is thrown away costs the battery, one that waits costs
-    the user's time: where the model answers within a gap between keys nothing is put off, else a gap is waited for."""
+    the user's time: where the model answers within two gaps between keys nothing is put off, else one is waited for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.gap = FIRST_GAP  # seconds between two keys
@@ -49,5 +52,5 @@ class Pace:
     def delay(self, fixed: float | None = None) -> float:
         """Seconds to wait from now on; `fixed` is what the user has set, counted from the last key."""
         if fixed is None:
-            fixed = 0.0 if self.work < self.gap else min(OVER * self.gap, LONGEST)
+            fixed = 0.0 if self.work < PATIENT * self.gap else min(OVER * self.gap, LONGEST)
         return max(0.0, fixed - self.since_key)

@@ -58,7 +58,7 @@ class Suggest(Feature):
         return last is not None and last.start <= end <= last.start + len(last.inserted)
 
     def closed(self, document: Document) -> None:
-        self.suggester.memory.forget(document.uri)
+        self.suggester.closed(document.uri)
 
     def settings_changed(self, old: Settings, new: Settings) -> None:
         self.suggester.memory.forget()

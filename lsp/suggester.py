@@ -79,6 +79,13 @@ class Suggester:
         self.memory = Memory()
         self._numbers = itertools.count()
         self._newest: dict[str, int] = {}
+        self._reading: dict[str, asyncio.Task[None]] = {}
+
+    def closed(self, uri: str) -> None:
+        """Forget a document, and read it no further: the next one has a use for the processor."""
+        self.memory.forget(uri)
+        if (reading := self._reading.pop(uri, None)) is not None:
+            reading.cancel()
 
     async def suggest(self, ask: Ask) -> Offer | None:
         """What to show, if anything. Silence is an answer: errors of the model are told by the status line."""
@@ -202,7 +209,7 @@ class Suggester:
             ended = written.finished != "budget"
             self.memory.keep(Suggestion(scene.place, verdict.text, ended=ended, why=verdict.reason))
         if written.narrow and self.desk.server.settings.prefetch:
-            self.desk.server.endpoint.spawn(self._read_on(task, uri))
+            self._reading[uri] = self.desk.server.endpoint.spawn(self._read_on(task, uri))
         return verdict
 
     async def _read_on(self, task: Task, uri: str) -> None:

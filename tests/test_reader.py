@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import tiny
 
 from diffcode.canvas import make_block
 from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.contexts import common
 from diffcode.engine import Model
 from diffcode.errors import Cancelled
 from diffcode.holes import Hole
@@ -33,7 +35,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 
 
 def context(reader: Reader, budget: int) -> tuple[int, ...]:
-    window = replace(reader.views[0].window, budget=budget)
+    window = replace(reader.views[0].window, budget=budget, jump=1024 // 16)
     return make_block(TEXT, (HOLE,), ("",), 0, reader.views[0].model.tokens, window).context
 
 
@@ -64,6 +66,21 @@ def test_whoever_types_waits_for_no_wider_window(reader: Reader) -> None:
     assert unread < 8
     reader.read(longer, Hole(2002, 2002), Stop())
     assert reader.outlook(longer, Hole(2002, 2002), 10.0)[0] is reader.views[0]
+
+
+def test_a_narrow_window_moves_as_seldom_as_a_wide_one(reader: Reader) -> None:
+    """Sixteen tokens typed would move a window of 256 tokens otherwise, and all of its prefix would be read again."""
+    assert moves(reader.views[-1]) <= 5
+    assert moves(reader.views[-1].seeing(WindowOptions(256))) >= 8
+
+
+def moves(view: Infiller) -> int:
+    """How often the context is another one while 160 letters are typed."""
+    seen, text, tokens = [], TEXT, view.model.tokens
+    for at in range(2000, 2160):
+        text = f"{text[:at]}a{text[at:]}"
+        seen.append(make_block(text, (Hole(at + 1, at + 1),), ("",), 0, tokens, view.window).context)
+    return sum(common(a, b) < len(a) - 8 for a, b in pairwise(seen))
 
 
 def test_what_was_read_costs_nothing_more(reader: Reader) -> None:

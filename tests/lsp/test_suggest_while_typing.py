@@ -263,30 +263,48 @@ def test_what_there_was_no_time_to_read_is_read_afterwards(prefetch, narrow, rea
     asyncio.run(run())
 
 
-def test_reading_on_is_in_nobodys_way():
-    filler = FakeFiller(lambda _: [Written("math.pi", (0.9,), narrow=True)])
-    reading, stopped = threading.Event(), threading.Event()
+class SlowReader(FakeFiller):
+    """Reads on until it is stopped, for five seconds at most."""
 
-    def read(task, stop):
-        reading.set()
-        stop.wait(5)
-        stopped.set()
-        raise Cancelled(CANCELLED)
+    def __init__(self) -> None:
+        super().__init__(lambda _: [Written("math.pi", (0.9,), narrow=True)])
+        self.reading, self.stopped_reading = threading.Event(), threading.Event()
 
-    filler.read = read
+    def read(self, task, stop):
+        self.reading.set()
+        if stop.wait(5):
+            self.stopped_reading.set()
+            raise Cancelled(CANCELLED)
+
+
+def test_a_closed_document_is_read_no_further():
+    filler = SlowReader()
 
     async def run():
         async with helped(filler) as (_, wire):
             wire.feed(did_open(TEXT))
             await items(wire, 0, TEXT, CURSOR)
-            await asyncio.to_thread(reading.wait, 5)
+            await asyncio.to_thread(filler.reading.wait, 5)
+            wire.feed(notice("textDocument/didClose", {"textDocument": {"uri": URI}}))
+            assert await asyncio.to_thread(filler.stopped_reading.wait, 2)
+
+    asyncio.run(run())
+
+
+def test_reading_on_is_in_nobodys_way():
+    filler = SlowReader()
+
+    async def run():
+        async with helped(filler) as (_, wire):
+            wire.feed(did_open(TEXT))
+            await items(wire, 0, TEXT, CURSOR)
+            await asyncio.to_thread(filler.reading.wait, 5)
             wire.feed(typing(2, TEXT, CURSOR, "!"))
             text = TEXT[:CURSOR] + "!" + TEXT[CURSOR:]
             began = time.monotonic()
             await items(wire, 1, text, CURSOR + 1)
             assert time.monotonic() - began < 2
-            assert stopped.is_set()
-            filler.read = lambda task, stop: None
+            assert filler.stopped_reading.is_set()
 
     asyncio.run(run())
 

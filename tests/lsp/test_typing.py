@@ -33,15 +33,15 @@ def test_nothing_is_put_off_before_the_first_key_nor_after_a_pause():
     assert pace.delay() == 0
 
 
-def test_a_model_that_answers_between_two_keys_is_asked_at_once():
+def test_a_model_that_answers_within_two_gaps_is_asked_at_once():
     clock = Clock()
     pace = Pace(clock)
     keys(pace, clock, 0.25)
     for _ in range(60):
-        pace.took(0.1)
+        pace.took(0.4)
     assert pace.delay() == 0
     for _ in range(60):
-        pace.took(0.4)
+        pace.took(0.6)
     assert 0.25 < pace.delay() <= LONGEST
     clock.now += 0.1
     assert 0.15 < pace.delay() <= LONGEST - 0.1, "counted from the last key"
