@@ -59,6 +59,8 @@ table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the off
 	$(BIN)/diffcode pull
 	$(MEASURE) --task infill-single --limit 256 --decoders leftmost,verified,verified:ngrams=0,threshold \
 	  --out $(RUNS)/table/single
+	$(MEASURE) --task infill-single --limit 256 --out $(RUNS)/table/single-wide \
+	  --decoders leftmost,verified:ngrams=0:span_rows=4:max_anchors=5:threshold=0.15
 	$(MEASURE) --task infill-single --limit 256 --newline-stop --out $(RUNS)/table/single-newline
 	$(MEASURE) --task infill-random-light --data $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz \
 	  --decoders leftmost,verified,verified:ngrams=0 --out $(RUNS)/table/random-light
