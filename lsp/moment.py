@@ -19,7 +19,7 @@ Trigger = Literal["automatic", "invoked"]
 class GateOptions:
     longest_file: int = 1_000_000  # characters
     longest_line: int = 2_000
-    least_confidence: float = 0.35  # geometric mean of the tokens' probabilities; not calibrated yet
+    least_confidence: float = 0.6  # geometric mean of the tokens' probabilities (evals/calibration.py)
     style: Style | None = None  # the editor's formatting options
 
 

@@ -43,7 +43,7 @@ class Settings:
     next_edit: bool = _setting(True, "Offer to change the places that must follow an edit.", "boolean")
     doubt_lens: bool = _setting(False, "Mark code that the model finds unlikely.", "boolean")
     doubt_below: float = _setting(
-        0.02, "Least probability of a token that 'Doubt lens' leaves unmarked.", "number", minimum=0, maximum=1
+        0.01, "Least probability of a token that 'Doubt lens' leaves unmarked.", "number", minimum=0, maximum=1
     )
     live_preview: bool = _setting(True, "Show the text in the progress message while it is refined.", "boolean")
     multi_line: str = _setting(
@@ -72,7 +72,7 @@ class Settings:
         True, "After a suggestion was taken, look for the next one while the model has nothing else to do.", "boolean"
     )
     least_confidence: float = _setting(
-        0.35,
+        0.6,
         "How sure the model must be of a suggestion that nobody asked for: the mean probability of its tokens.",
         "number",
         minimum=0,
