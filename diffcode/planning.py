@@ -169,7 +169,8 @@ def agreement(model: Model) -> Sequence[float]:
 
 def _measure(model: Model, kind: Kind, machine: Rates) -> Measured:
     context, chain, span = kind.context, kind.tokens + kind.drafts, kind.span
-    ids = [7 + i * 31 % 5000 for i in range(context + chain)]
+    known = min(5000, model.backbone.shape.vocabulary - 7)
+    ids = [7 + i * 31 % known for i in range(context + chain)]
     session = model.session()
     if context:
         session.step(ids[:context], (), (), (), 0, [None])
