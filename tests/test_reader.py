@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from diffcode.canvas import make_block
+from diffcode.canvas import JUMPS, make_block
 from diffcode.config import DenoiseOptions, WindowOptions
 from diffcode.contexts import common
 from diffcode.engine import Model
@@ -35,7 +35,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
 
 
 def context(reader: Reader, budget: int) -> tuple[int, ...]:
-    window = replace(reader.views[0].window, budget=budget, jump=1024 // 16)
+    window = replace(reader.views[0].window, budget=budget, jump=1024 // JUMPS)
     return make_block(TEXT, (HOLE,), ("",), 0, reader.views[0].model.tokens, window).context
 
 

@@ -22,8 +22,8 @@ from diffcode.training.schedule import rate_at
 from diffcode.training.sharding import collected, like, local
 from diffcode.training.stage import Stage
 
-REMEMBERED = 64  # gradient norms that the spike rule looks at
-FEWEST = 16  # before that many it lets everything pass
+REMEMBERED = 64  # gradient norms and seconds of steps that say what is usual
+FEWEST = 16  # before that many everything is
 PAUSED = 5.0  # a step that takes so many times the usual was held up (SIGSTOP, another program): it counts as usual
 
 Numbered = tuple[int, Example]
@@ -183,8 +183,7 @@ class Trainer:
 
     def _counted(self, seconds: float) -> float:
         """What of a step's time is training time, which the schedule goes by."""
-        usual = statistics.median(self._paces) if len(self._paces) >= FEWEST else math.inf
-        self._paces = [*self._paces[1 - REMEMBERED :], seconds]
+        usual, self._paces = _usual(self._paces, seconds)
         return usual if seconds > PAUSED * usual else seconds
 
     def _backward(self, examples: Sequence[Numbered]) -> list[Scored]:
@@ -216,8 +215,7 @@ class Trainer:
         """Why this step must not be taken, if so."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "not a number"
-        usual = statistics.median(self._norms) if len(self._norms) >= FEWEST else math.inf
-        self._norms = [*self._norms[1 - REMEMBERED :], norm]
+        usual, self._norms = _usual(self._norms, norm)
         return f"gradient norm {norm:.3g}, usual {usual:.3g}" if norm > self.options.spike * usual else None
 
     @torch.no_grad()
@@ -258,3 +256,9 @@ def batches(examples: Sequence[Numbered], rows: Callable[[Example], int], most: 
         taken += size
     if part:
         yield part
+
+
+def _usual(known: Sequence[float], new: float) -> tuple[float, list[float]]:
+    """(the usual among the known values, infinite while they are few; what to remember, the new one with them)."""
+    usual = statistics.median(known) if len(known) >= FEWEST else math.inf
+    return usual, [*known[1 - REMEMBERED :], new]

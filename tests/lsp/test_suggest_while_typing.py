@@ -3,11 +3,13 @@
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from lsp_asks import CURSOR, TEXT, inline, items, typing
 from lsp_fake import ALL, FakeFiller, applied, ask, helped, place, span
-from lsp_kit import URI, did_change, did_open, notice, request
+from lsp_kit import URI, Wire, did_change, did_open, notice, request
 
 from diffcode.errors import CANCELLED, Cancelled
 from diffcode.lsp.filler import Written
@@ -277,14 +279,21 @@ class SlowReader(FakeFiller):
             raise Cancelled(CANCELLED)
 
 
+@asynccontextmanager
+async def reading_on(filler: SlowReader) -> AsyncIterator[Wire]:
+    """A server that has made a suggestion for TEXT and reads on."""
+    async with helped(filler) as (_, wire):
+        wire.feed(did_open(TEXT))
+        await items(wire, 0, TEXT, CURSOR)
+        assert await asyncio.to_thread(filler.reading.wait, 5)
+        yield wire
+
+
 def test_a_closed_document_is_read_no_further():
     filler = SlowReader()
 
     async def run():
-        async with helped(filler) as (_, wire):
-            wire.feed(did_open(TEXT))
-            await items(wire, 0, TEXT, CURSOR)
-            await asyncio.to_thread(filler.reading.wait, 5)
+        async with reading_on(filler) as wire:
             wire.feed(notice("textDocument/didClose", {"textDocument": {"uri": URI}}))
             assert await asyncio.to_thread(filler.stopped_reading.wait, 2)
 
@@ -295,10 +304,7 @@ def test_reading_on_is_in_nobodys_way():
     filler = SlowReader()
 
     async def run():
-        async with helped(filler) as (_, wire):
-            wire.feed(did_open(TEXT))
-            await items(wire, 0, TEXT, CURSOR)
-            await asyncio.to_thread(filler.reading.wait, 5)
+        async with reading_on(filler) as wire:
             wire.feed(typing(2, TEXT, CURSOR, "!"))
             text = TEXT[:CURSOR] + "!" + TEXT[CURSOR:]
             began = time.monotonic()
