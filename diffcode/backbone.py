@@ -81,6 +81,13 @@ class Backbone:
         """Made when first asked for: the CPU engine has weights of its own."""
         return [self._layer(f"model.layers.{i}.") for i in range(self.shape.layers)]
 
+    @property
+    def numbers(self) -> int:
+        """Weights of all linear maps and the head."""
+        s = self.shape
+        attention = 2 * s.width * (s.heads + s.kv_heads) * s.head_width
+        return s.layers * (attention + 3 * s.width * s.ffn) + s.vocabulary * s.width
+
     def _layer(self, stem: str) -> Layer:
         take, qkv = self._take, [f"{stem}self_attn.{p}_proj" for p in "qkv"]
         biased = f"{qkv[0]}.bias" in self._tensors

@@ -73,8 +73,9 @@ class Model:
         shape, tensors = open_folder(folder)
         backbone = Backbone(shape, tensors, torch_dtype, torch_device)
         form = _engine_dtype(dtype, torch_device, shape)
-        packed = packed_weights(backbone, packed_name(folder, form), form) if form else None
-        model = cls(backbone, Tokens.from_folder(folder), None, None, packed)
+        tokens = Tokens.from_folder(folder)
+        packed = packed_weights(backbone, tokens, packed_name(folder, form), form, report) if form else None
+        model = cls(backbone, tokens, None, None, packed)
         adapter_folder = shipped(name, adapter, SPAN)
         model = model.ready() if adapter_folder is None else model.with_adapter(adapter_folder)
         _give_back()

@@ -23,7 +23,7 @@ from diffcode.adapter import LowRank, SpanAdapter
 from diffcode.backbone import Backbone
 from diffcode.contexts import Contexts
 from diffcode.errors import CANCELLED, Cancelled, ModelUnavailable
-from diffcode.hub import cache_home
+from diffcode.hub import Progress, Report, cache_home
 from diffcode.kernels.cpu.engine import (
     MAPS,
     Engine,
@@ -41,9 +41,11 @@ from diffcode.kernels.cpu.native import library
 from diffcode.kernels.pack import BLOCK, Form, PackedLinear, pack_linear, pick_outputs, product
 from diffcode.loading import ModelShape, weights_identity
 from diffcode.policies import Guess
+from diffcode.rounding import rounded
 from diffcode.rows import Favours, Noise, Rows, allowed_tokens, noise_at
+from diffcode.tokens import Tokens
 
-FORMAT = 3  # of the packed file
+FORMAT = 4  # of the packed file
 # How a model's maps are rounded, by its dtype.
 FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32)}
 MASKED = -1
@@ -60,7 +62,9 @@ def runs_natively(shape: ModelShape) -> bool:
     return fits and library() is not None
 
 
-def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
+def packed_weights(
+    backbone: Backbone, tokens: Tokens, file: Path, dtype: str, report: Report | None = None
+) -> EngineWeights:
     """The backbone's maps rounded as `FORMS` says, from `file`, which is made on first use. Raises ModelUnavailable."""
     s = backbone.shape
     if not runs_natively(s):
@@ -68,7 +72,7 @@ def packed_weights(backbone: Backbone, file: Path, dtype: str) -> EngineWeights:
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            _write(backbone, file, FORMS[dtype])
+            _write(backbone, tokens, file, FORMS[dtype], report)
     _cache(file)
     with safe_open(file, framework="pt") as opened:
         stored = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
@@ -127,16 +131,17 @@ def packed_name(folder: Path, dtype: str) -> Path:
     return cache_home() / "packed" / f"{folder.name}-{dtype}-{digest}.safetensors"
 
 
-def _write(backbone: Backbone, file: Path, form: Form) -> None:
+def _write(backbone: Backbone, tokens: Tokens, file: Path, form: Form, report: Report | None) -> None:
     tensors: dict[str, Tensor] = {}
+    done, total = 0, backbone.numbers * form.bits // 8
+    for name, packed in rounded(backbone, tokens, form):
+        tensors |= _named(name, packed)
+        done += packed.weights.numel()
+        if report is not None:
+            report(Progress(f"rounding the weights to {form.bits} bits", done, max(done, total)))
     for i, layer in enumerate(backbone.layers):
-        gate_up = torch.cat([layer.gate_FD, layer.up_FD])
-        maps = {"qkv": (layer.qkv_ED, layer.qkv_bias_E), "out": (layer.out_DE, None), "gate_up": (gate_up, None)}
-        for name, (weight, bias) in (maps | {"down": (layer.down_DF, None)}).items():
-            tensors |= _named(f"layers.{i}.{name}", pack_linear(weight, bias, form))
         tensors |= {f"layers.{i}.input_norm": layer.input_norm_D.float()}
         tensors |= {f"layers.{i}.post_norm": layer.post_norm_D.float()}
-    tensors |= _named("head", pack_linear(backbone.head_VD, None, form))
     handle, part = tempfile.mkstemp(prefix=f"{file.name}.", dir=file.parent)
     os.close(handle)
     try:

@@ -9,6 +9,7 @@ of 32.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 32
@@ -60,13 +61,19 @@ def pack_linear(weight_ED: Tensor, bias_E: Tensor | None = None, form: Form = IN
     outputs, inputs = weight_ED.shape
     size = group_of(inputs, form.group)
     bits = form.bits if size % 8 == 0 else 8
-    padding = -outputs % BLOCK
-    groups = torch.nn.functional.pad(weight_ED, (0, 0, 0, padding)).reshape(-1, size)
-    pairs = [_round(part.float(), bits) for part in groups.split(max(1, CHUNK // size))]
-    values, scales = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    bias = None if bias_E is None else torch.nn.functional.pad(bias_E.float(), (0, padding))
-    scales = scales.view(-1, BLOCK, inputs // size).transpose(1, 2).contiguous()
-    return PackedLinear(_blocks(values.view(outputs + padding, inputs), bits), scales, bias, outputs)
+    parts = weight_ED.reshape(-1, size).split(max(1, CHUNK // size))
+    values, scales = zip(*(_round(part.float(), bits) for part in parts), strict=True)
+    return pack_numbers(torch.cat(values).view(outputs, inputs), torch.cat(scales).view(outputs, -1), bias_E, bits)
+
+
+def pack_numbers(values_ED: Tensor, scales_EN: Tensor, bias_E: Tensor | None, bits: int) -> PackedLinear:
+    """A rounded map: unsigned numbers, and a scale for each of N groups of inputs."""
+    outputs = len(values_ED)
+    padding = (0, 0, 0, -outputs % BLOCK)
+    values_ED, scales_EN = F.pad(values_ED, padding, value=1 << bits - 1), F.pad(scales_EN, padding)
+    bias = None if bias_E is None else F.pad(bias_E.float(), padding[2:])
+    scales = scales_EN.view(-1, BLOCK, scales_EN.shape[1]).transpose(1, 2).contiguous()
+    return PackedLinear(_blocks(values_ED, bits), scales, bias, outputs)
 
 
 def _round(groups_GN: Tensor, bits: int) -> tuple[Tensor, Tensor]:
