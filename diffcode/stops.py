@@ -61,7 +61,8 @@ class StopRule:
         if at is not None:
             return Cut(text[:at], reason)
         asked_for = reason == "stop" and any("\n" in stop for stop in self.stops)  # then the caller adds it
-        unfinished = self.inserts_line and text and not text.endswith("\n") and not asked_for
+        # White space alone is the next line's indentation.
+        unfinished = self.inserts_line and text.strip() and not text.endswith("\n") and not asked_for
         return Cut(text + "\n" if unfinished else text, reason)
 
     def _repeats_from(self, text: str, done: bool) -> int | None:

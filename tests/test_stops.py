@@ -330,6 +330,11 @@ def test_an_inserted_line_that_is_cut_short_keeps_to_its_own_line(end: str):
     assert document(fed(rule, "a = 1#" if end == "stop" else "a = 1", end).text, rule) == "a = 1\nb = 2\n"
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\t"])
+def test_white_space_before_a_line_is_its_indentation(text: str):
+    assert StopRule("return x\n", inserts_line=True).finish(text, "eos").text == text
+
+
 @pytest.mark.parametrize(
     ("text", "stops", "one_line", "inserts_line"),
     [("abab", ("ba", "abab"), False, False), ("b\na", ("\na",), True, True)],
