@@ -108,6 +108,16 @@ def peft_maps(folder: Path) -> dict[str, LowRank]:
     return found
 
 
+def undoing(folder: Path, layers: int) -> tuple[dict[str, LowRank], ...] | None:
+    """What takes an adapter out of weights that it was merged into, as maps beside them; None where it lacks some of
+    FUSED. Raises ModelUnavailable."""
+    wanted = len([name for _, names in FUSED for name in names])
+    if len(peft_maps(folder)) < wanted * layers:
+        return None
+    merged = low_rank_maps(folder, layers)
+    return tuple({name: LowRank(low.down_rD, -low.up_Er) for name, low in layer.items()} for layer in merged)
+
+
 def _read(folder: Path) -> tuple[dict[str, Tensor], float]:
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))

@@ -31,6 +31,11 @@ class Block:
     suffix: str  # what follows, line ends as "\n"
     reach: "Reach"
 
+    @property
+    def open_ended(self) -> bool:
+        """Nothing follows the hole."""
+        return not self.suffix.strip()
+
 
 class Reach(NamedTuple):
     """How far a fill may reach, from what stands in the hole and round it on its line."""

@@ -17,31 +17,32 @@ class Contexts:
     def __init__(self, most_bytes: int = 256 << 20):
         self.most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._idle: list[tuple[tuple[int, ...], EngineSession]] = []
+        self._idle: list[tuple[tuple[int, ...], EngineSession, bool]] = []
 
-    def take(self, context: Sequence[int]) -> tuple[EngineSession, int] | None:
-        """A session that has read a beginning of `context`, and how many tokens of it; never all of them."""
+    def take(self, context: Sequence[int], open_ended: bool = False) -> tuple[EngineSession, int] | None:
+        """A session that has read a beginning of `context`, and how many tokens of it; never all of them. `open_ended`:
+        with which weights (Model.session)."""
         with self._lock:
-            at, length = self._best(context)
+            at, length = self._best(context, open_ended)
             return (self._idle.pop(at)[1], length) if length else None
 
-    def known(self, context: Sequence[int]) -> int:
+    def known(self, context: Sequence[int], open_ended: bool = False) -> int:
         """How many tokens of `context` need not be read again."""
         with self._lock:
-            return self._best(context)[1]
+            return self._best(context, open_ended)[1]
 
-    def _best(self, context: Sequence[int]) -> tuple[int, int]:
+    def _best(self, context: Sequence[int], open_ended: bool = False) -> tuple[int, int]:
         """(which session has read the longest beginning of `context`, how many tokens); 0 tokens where it is not worth
         it."""
-        lengths = [common(tokens, context[:-1]) for tokens, _ in self._idle]
+        lengths = [common(tokens, context[:-1]) if kind == open_ended else 0 for tokens, _, kind in self._idle]
         best = max(range(len(lengths)), key=lengths.__getitem__, default=None)
         return (0, 0) if best is None or lengths[best] < WORTH else (best, lengths[best])
 
-    def give(self, tokens: Sequence[int], session: EngineSession) -> None:
+    def give(self, tokens: Sequence[int], session: EngineSession, open_ended: bool = False) -> None:
         """Keep a session that has read `tokens`."""
         with self._lock:
-            self._idle.append((tuple(tokens), session))
-            while self._idle and sum(s.bytes for _, s in self._idle) > self.most_bytes:
+            self._idle.append((tuple(tokens), session, open_ended))
+            while self._idle and sum(session.bytes for _, session, _ in self._idle) > self.most_bytes:
                 self._idle.pop(0)
 
 

@@ -44,11 +44,11 @@ def read_doubts(
     start = line_start(text, start)
     holes = check_holes(text, [(start, max(start, end))])
     part = text[start : holes[0].end]
-    context = make_block(text, holes, [""], 0, model.tokens, window).context
+    block = make_block(text, holes, [""], 0, model.tokens, window)
     ids = model.tokens.encode(normalise(part))
-    session = model.session(None, 0.0, contexts, getattr(cancelled, "flag", None))
+    session = model.session(None, 0.0, contexts, getattr(cancelled, "flag", None), open_ended=block.open_ended)
     expected: list[Guess] = []
-    fresh: list[int] = list(context)
+    fresh: list[int] = list(block.context)
     try:
         for at in range(0, len(ids), CHUNK):
             if cancelled is not None and cancelled():

@@ -235,8 +235,8 @@ class _Filling:
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
         flag = getattr(self.cancelled, "flag", None)
         # Where nothing follows, nothing says that the hole ends here rather than later: there the model ends too early.
-        end_bias = options.end_bias if block.suffix.strip() else 0.0
-        session = model.session(noise, options.temperature, self.contexts, flag, end_bias)
+        end_bias = 0.0 if block.open_ended else options.end_bias
+        session = model.session(noise, options.temperature, self.contexts, flag, end_bias, block.open_ended)
         problem = Problem(block.context, block.heal, stop, draft)
         loop = denoise(session, problem, options, model.tokens, self.span_rows, self.cancelled)
         try:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ctypes import c_int32
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -35,6 +36,7 @@ from diffcode.kernels.cpu.engine import (
     EngineStep,
     EngineSuccessor,
     EngineWeights,
+    LowRanks,
 )
 from diffcode.kernels.cpu.engine import Guess as EngineGuess
 from diffcode.kernels.cpu.native import library
@@ -91,9 +93,18 @@ def packed_weights(
 
 def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
     """A span adapter in 8 bits, with its kept outputs of the base's head. It reads the rows that the base reads."""
+    low_rank = packed_low_ranks(adapter.layers, base)
+    head = base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N)
+    kept_N = None if adapter.kept_N is None else adapter.kept_N.int()
+    successor = None if adapter.successor is None else _successor(adapter.successor, head)
+    return EngineAdapter(low_rank, adapter.mask_D.float(), head, kept_N, successor)
+
+
+def packed_low_ranks(layers: Sequence[Mapping[str, LowRank]], base: EngineWeights) -> LowRanks:
+    """Low-rank maps in 8 bits, for rows as the base reads them."""
     s = base.shape
     parts = {"qkv": (s.heads * s.head_width, *(s.kv_heads * s.head_width,) * 2), "gate_up": (s.ffn, s.ffn)}
-    low_rank = [
+    return [
         {
             name: (
                 pack_linear(low.down_rD, None, Form(8, mine.maps[name].group)),
@@ -101,12 +112,8 @@ def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
             )
             for name, low in layer.items()
         }
-        for layer, mine in zip(adapter.layers, base.layers, strict=True)
+        for layer, mine in zip(layers, base.layers, strict=True)
     ]
-    head = base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N)
-    kept_N = None if adapter.kept_N is None else adapter.kept_N.int()
-    successor = None if adapter.successor is None else _successor(adapter.successor, head)
-    return EngineAdapter(low_rank, adapter.mask_D.float(), head, kept_N, successor)
 
 
 def _stacked(up_Er: Tensor, parts: tuple[int, ...]) -> Tensor:
@@ -196,7 +203,9 @@ class NativeSession:
         favours: Favours = NO_FAVOURS,
         contexts: Contexts | None = None,
         flag: c_int32 | None = None,
+        open_ended: bool = False,
     ):
+        self._open_ended = open_ended
         self._engine, self._kept_N, self._noise, self._temperature = engine, kept_N, noise, temperature
         self._favours = favours
         self._contexts, self._flag = contexts, c_int32() if flag is None else flag
@@ -208,7 +217,7 @@ class NativeSession:
     def close(self) -> None:
         """Leave the context to the next session."""
         if self._contexts is not None and self._session is not None:
-            self._contexts.give(self._tokens, self._session)
+            self._contexts.give(self._tokens, self._session, self._open_ended)
         self._session = None
 
     def keep(self, rows: int) -> None:
@@ -217,7 +226,7 @@ class NativeSession:
 
     def _opened(self, context: Sequence[int]) -> EngineSession:
         if self._session is None:
-            found = self._contexts.take(context) if self._contexts is not None else None
+            found = self._contexts.take(context, self._open_ended) if self._contexts is not None else None
             self._session, self._known = found or (self._engine.session(), 0)
             self._tokens = list(context[: self._known])
         return self._session
@@ -227,7 +236,8 @@ class NativeSession:
         while len(fresh) > PIECE:
             rows, length = Rows(PIECE, 0, 0, ()), len(self._tokens)
             where = rows.positions(length), rows.sights()
-            _run(session, EngineStep(length, fresh[:PIECE], *where, 0, 0, 0, (), (), cancelled=self._flag))
+            more: Any = {"undo": self._open_ended, "cancelled": self._flag}
+            _run(session, EngineStep(length, fresh[:PIECE], *where, 0, 0, 0, (), (), **more))
             self._tokens += fresh[:PIECE]
             self._known += PIECE
             fresh = fresh[PIECE:]
@@ -263,6 +273,7 @@ class NativeSession:
             allowed_RV=allowed_tokens(allowed, vocabulary, torch.device("cpu")),
             base_noise_RV=noise_at(self._noise, range(first_place, first_place + rows.drafts + 1)),
             span_noise_RN=noise_at(self._noise, rows.span_places(first_place), self._kept_N),
+            undo=self._open_ended,
             cancelled=self._flag,
             base_favour=self._favours.base,
             span_favour=self._favours.span,

@@ -6,7 +6,7 @@ cores. Somebody who types has gone on by then.
 
 from dataclasses import replace
 
-from diffcode.canvas import JUMPS, make_block
+from diffcode.canvas import JUMPS, Block, make_block
 from diffcode.holes import Hole
 from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
@@ -54,17 +54,17 @@ class Reader:
         view = self.views[0]
         if view.model.engine is None:
             return  # torch keeps nothing
-        session = view.model.session(contexts=view.contexts, flag=stop.flag)
+        block = self._block(view, text, hole)
+        session = view.model.session(contexts=view.contexts, flag=stop.flag, open_ended=block.open_ended)
         try:
-            context = self._context(view, text, hole)
-            session.step(context, (), (), (), 0, [None])
-            session.keep(len(context))
+            session.step(block.context, (), (), (), 0, [None])
+            session.keep(len(block.context))
         finally:
             session.close()
 
     def _unread(self, view: Infiller, text: str, hole: Hole) -> int:
-        context = self._context(view, text, hole)
-        return len(context) - view.contexts.known(context)
+        block = self._block(view, text, hole)
+        return len(block.context) - view.contexts.known(block.context, block.open_ended)
 
-    def _context(self, view: Infiller, text: str, hole: Hole) -> tuple[int, ...]:
-        return make_block(text, (hole,), ("",), 0, view.model.tokens, view.window).context
+    def _block(self, view: Infiller, text: str, hole: Hole) -> Block:
+        return make_block(text, (hole,), ("",), 0, view.model.tokens, view.window)

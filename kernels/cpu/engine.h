@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 6;
+constexpr int32_t kVersion = 7;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -27,6 +27,9 @@ struct diffcode_layer {
   // The adapter's low-rank maps; outputs 0 where a map has none. Where `high` has less inputs than `low` outputs, its
   // parts (queries, keys and values; gate and up) read one stretch of them each.
   diffcode_linear qkv_low, qkv_high, out_low, out_high, gate_up_low, gate_up_high, down_low, down_high;
+  // What all rows of a step with `undo` add besides: the negative of what was once added to the maps above.
+  diffcode_linear qkv_undo_low, qkv_undo_high, out_undo_low, out_undo_high, gate_up_undo_low, gate_up_undo_high,
+      down_undo_low, down_undo_high;
 };
 
 struct diffcode_weights {
@@ -50,6 +53,7 @@ struct diffcode_guess {
 struct diffcode_step {
   int32_t context;  // places of the cache that are filled
   int32_t rows, span_rows;
+  int32_t undo;              // whether the layers' `undo` maps count
   const int32_t* tokens;     // [rows], -1: masked
   const int32_t* positions;  // [rows]
   const diffcode::Sight* sights;  // [rows]

@@ -16,7 +16,8 @@ from torch import Tensor
 from diffcode.kernels.cpu import native
 from diffcode.kernels.pack import PackedLinear
 
-MAPS = ("qkv", "out", "gate_up", "down")
+MAPS = native.MAPS
+LowRanks = Sequence[Mapping[str, tuple[PackedLinear, PackedLinear]]]  # a layer each: down, up
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class EngineSuccessor:
 class EngineAdapter:
     """A span adapter, packed."""
 
-    low_rank: Sequence[Mapping[str, tuple[PackedLinear, PackedLinear]]]  # a layer each: down, up
+    low_rank: LowRanks
     mask_D: Tensor  # fp32
     head: PackedLinear  # the kept rows of the vocabulary's
     kept_N: Tensor | None  # int32
@@ -75,6 +76,7 @@ class EngineWeights:
     frequencies_K: Tensor
     head: PackedLinear
     adapter: EngineAdapter | None = None
+    undo: LowRanks | None = None  # what the rows of a step with `undo` add to every map
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class EngineStep:
     span_noise_RN: Tensor | None = None
     base_favour: tuple[int, float] | None = None  # an output of the head, and nats added where a token is chosen
     span_favour: tuple[int, float] | None = None
+    undo: bool = False
     cancelled: c.c_int32 = field(default_factory=c.c_int32)
 
 
@@ -140,18 +143,19 @@ class Engine:
         self._held.append(packed)
         return linear_of(packed)
 
-    def _layer(self, layer: EngineLayer, low_rank: Mapping[str, tuple[PackedLinear, PackedLinear]]) -> native.Layer:
+    def _layer(self, w: EngineWeights, number: int) -> native.Layer:
+        layer = w.layers[number]
         maps = {name: self._linear(layer.maps[name]) for name in MAPS}
-        for name, (down, up) in low_rank.items():
-            maps |= {f"{name}_low": self._linear(down), f"{name}_high": self._linear(up)}
+        for kind, low_rank in (("", w.adapter and w.adapter.low_rank), ("undo_", w.undo)):
+            for name, (down, up) in (low_rank[number] if low_rank else {}).items():
+                maps |= {f"{name}_{kind}low": self._linear(down), f"{name}_{kind}high": self._linear(up)}
         return native.Layer(self._address(layer.input_norm_D), self._address(layer.post_norm_D), **maps)
 
     def _weights(self, w: EngineWeights) -> native.Weights:
         s, adapter = w.shape, w.adapter
         successor = adapter.successor if adapter else None
         kept = adapter.head.outputs if adapter else 0
-        low_rank = adapter.low_rank if adapter else [{}] * s.layers
-        layers = (native.Layer * s.layers)(*(self._layer(x, y) for x, y in zip(w.layers, low_rank, strict=True)))
+        layers = (native.Layer * s.layers)(*(self._layer(w, number) for number in range(s.layers)))
         self._held.append(layers)
         sizes = (s.layers, s.width, s.heads, s.kv_heads, s.head_width, s.ffn, s.vocabulary, kept)
         return native.Weights(
@@ -201,6 +205,7 @@ class EngineSession:
             step.context,
             len(step.tokens),
             step.span_rows,
+            step.undo,
             tokens,
             positions,
             sights_at,

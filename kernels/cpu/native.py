@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 6
+VERSION = 7
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -24,13 +24,12 @@ class Linear(c.Structure):
     ]
 
 
-LOW_RANK = tuple(f"{name}_{half}" for name in ("qkv", "out", "gate_up", "down") for half in ("low", "high"))
+MAPS = ("qkv", "out", "gate_up", "down")
+LOW_RANK = tuple(f"{name}_{kind}{half}" for kind in ("", "undo_") for name in MAPS for half in ("low", "high"))
 
 
 class Layer(c.Structure):
-    _fields_ = [("input_norm", Address), ("post_norm", Address)] + [
-        (name, Linear) for name in ("qkv", "out", "gate_up", "down", *LOW_RANK)
-    ]
+    _fields_ = [("input_norm", Address), ("post_norm", Address)] + [(name, Linear) for name in (*MAPS, *LOW_RANK)]
 
 
 class Weights(c.Structure):
@@ -57,6 +56,7 @@ class Step(c.Structure):
         ("context", c.c_int32),
         ("rows", c.c_int32),
         ("span_rows", c.c_int32),
+        ("undo", c.c_int32),
         ("tokens", Address),
         ("positions", Address),
         ("sights", Address),

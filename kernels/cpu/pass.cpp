@@ -54,11 +54,22 @@ void Pass::begin(int r) {
 void Pass::layer(Turn& turn, int l) {
   const diffcode_layer& w = model_.layers[l];
   const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
-  const Adapted qkv{view(w.qkv), view(w.qkv_low), view(w.qkv_high), queries, queries + keys};
+  const Adapted qkv = adapted(w.qkv, w.qkv_low, w.qkv_high, w.qkv_undo_low, w.qkv_undo_high, queries, queries + keys);
   map(turn, qkv, normed(turn, w.input_norm, w.qkv.group), session_.qkv, false);
-  map(turn, {view(w.out), view(w.out_low), view(w.out_high)}, attention(turn, l), session_.x, true);
+  const Adapted out = adapted(w.out, w.out_low, w.out_high, w.out_undo_low, w.out_undo_high);
+  map(turn, out, attention(turn, l), session_.x, true);
   gated(turn, w, normed(turn, w.post_norm, w.gate_up.group));
-  map(turn, {view(w.down), view(w.down_low), view(w.down_high)}, session_.product, session_.x, true);
+  const Adapted down = adapted(w.down, w.down_low, w.down_high, w.down_undo_low, w.down_undo_high);
+  map(turn, down, session_.product, session_.x, true);
+}
+
+Pass::Adapted Pass::adapted(const diffcode_linear& base, const diffcode_linear& low, const diffcode_linear& high,
+                            const diffcode_linear& undo_low, const diffcode_linear& undo_high, int second,
+                            int third) const {
+  return {view(base),
+          {{view(low), view(high), low.outputs > 0 ? spans_ : 0},
+           {view(undo_low), view(undo_high), undo_low.outputs > 0 && step_.undo != 0 ? count_ : 0}},
+          second, third};
 }
 
 // Rows in 8 bits that `fill(bytes, row)` makes: few of them by every thread for itself, many by all together.
@@ -130,9 +141,10 @@ void Pass::place(int l, int from, int to) {
 // silu(gate) * up, rounded to 8 bits. A thread makes `unit` columns of all rows, so that what passes between the cores'
 // caches is a byte a value and not three floats.
 void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
-  const Adapted map{view(w.gate_up), view(w.gate_up_low), view(w.gate_up_high), shape_.ffn, 2 * shape_.ffn};
+  const Adapted map = adapted(w.gate_up, w.gate_up_low, w.gate_up_high, w.gate_up_undo_low, w.gate_up_undo_high,
+                              shape_.ffn, 2 * shape_.ffn);
   const int unit = model_.unit();
-  low_rank(turn.mine(), map, input);
+  low_ranks(turn.mine(), map, input);
   turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
     gated_piece(turn.mine(), map, input.all.rows(), piece * unit, w.down.group);
   });
@@ -151,10 +163,10 @@ void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first,
   }
 }
 
-// y = rows x map, and on the span rows the adapter's low-rank term on top.
+// y = rows x map, and on some of the last rows low-rank terms on top.
 void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add) {
   const int outputs = map.base.outputs;
-  low_rank(turn.mine(), map, input);
+  low_ranks(turn.mine(), map, input);
   turn.each((outputs + kPiece - 1) / kPiece, [&](int piece) {
     const int first = piece * kPiece, last = std::min(outputs, first + kPiece);
     part(turn.mine(), map, input.all.rows(), first, last, y.data(), outputs, add);
@@ -162,23 +174,27 @@ void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>&
   turn.meet();
 }
 
-// The adapter's first half, small enough for every thread to have its own.
-void Pass::low_rank(Scratch& mine, const Adapted& map, Bytes& input) {
-  if (map.low.outputs == 0 || spans_ == 0) return;
-  const Linear& low = map.low;
-  ops_.linear(low, span_rows(input, low.inputs, low.group), spans_, 0, low.outputs, mine.low.data(), low.outputs, false);
-  for (int p = 0; p < map.parts(); p++)
-    for (int r = 0; r < spans_; r++) {
-      const float* from = row(mine.low, r, low.outputs) + p * map.high.inputs;
-      mine.low_rank[p].put(ops_, from, r, spans_, map.high.inputs, map.high.group);
-    }
+// Their first halves, small enough for every thread to have its own.
+void Pass::low_ranks(Scratch& mine, const Adapted& map, Bytes& input) {
+  for (int b = 0; b < kBeside; b++) {
+    const auto& [low, high, rows] = map.beside[b];
+    if (rows == 0) continue;
+    const Rows from = rows == count_ ? input.all.rows() : span_rows(input, low.inputs, low.group);
+    ops_.linear(low, from, rows, 0, low.outputs, mine.low.data(), low.outputs, false);
+    for (int p = 0; p < map.beside[b].parts(); p++)
+      for (int r = 0; r < rows; r++)
+        mine.low_rank[b][p].put(ops_, row(mine.low, r, low.outputs) + p * high.inputs, r, rows, high.inputs, high.group);
+  }
 }
 
 void Pass::part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add) {
   ops_.linear(map.base, input, count_, first, last, y, stride, add);
-  if (map.low.outputs == 0 || spans_ == 0) return;
-  const Rows middle = mine.low_rank[map.part(first)].rows();
-  ops_.linear(map.high, middle, spans_, first, last, y + (count_ - spans_) * stride, stride, true);
+  for (int b = 0; b < kBeside; b++) {
+    const LowRank& beside = map.beside[b];
+    if (beside.rows == 0) continue;
+    const Rows middle = mine.low_rank[b][map.part(beside, first)].rows();
+    ops_.linear(beside.high, middle, beside.rows, first, last, y + (count_ - beside.rows) * stride, stride, true);
+  }
 }
 
 Rows Pass::span_rows(Bytes& bytes, int width, int group) {

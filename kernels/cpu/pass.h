@@ -14,14 +14,25 @@ class Pass {
   bool work(Turn& turn);
 
  private:
-  struct Adapted {  // a linear map and the adapter's low-rank maps beside it
-    Linear base, low, high;
-    int second, third;  // outputs at which further parts begin
+  struct LowRank {  // what the last `rows` rows add to a map
+    Linear low, high;
+    int rows;
 
     int parts() const { return low.real_outputs / high.inputs; }
-    int part(int output) const { return parts() == 1 ? 0 : (output >= second) + (output >= third); }
+  };
+  struct Adapted {  // a linear map and the low-rank maps beside it: of the adapter, and of `undo`
+    Linear base;
+    LowRank beside[kBeside];
+    int second, third;  // outputs at which further parts begin
+
+    int part(const LowRank& low_rank, int output) const {
+      return low_rank.parts() == 1 ? 0 : (output >= second) + (output >= third);
+    }
   };
 
+  Adapted adapted(const diffcode_linear& base, const diffcode_linear& low, const diffcode_linear& high,
+                  const diffcode_linear& undo_low, const diffcode_linear& undo_high, int second = 0,
+                  int third = 0) const;
   void begin(int r);
   void layer(Turn& turn, int l);
   Bytes& normed(Turn& turn, const float* weight, int group);
@@ -30,7 +41,7 @@ class Pass {
   void gated(Turn& turn, const diffcode_layer& w, Bytes& input);
   void gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group);
   void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add);
-  void low_rank(Scratch& mine, const Adapted& map, Bytes& input);
+  void low_ranks(Scratch& mine, const Adapted& map, Bytes& input);
   void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
   Rows span_rows(Bytes& bytes, int width, int group);
   void put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns);

@@ -10,7 +10,8 @@ Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
   w.layers = layers.data();
   unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, layers[0].down.group));
   for (const auto& l : layers)
-    for (const auto* low : {&l.qkv_low, &l.out_low, &l.gate_up_low, &l.down_low})
+    for (const auto* low : {&l.qkv_low, &l.out_low, &l.gate_up_low, &l.down_low, &l.qkv_undo_low, &l.out_undo_low,
+                            &l.gate_up_undo_low, &l.down_undo_low})
       widest_rank_ = std::max(widest_rank_, low->outputs);
 }
 
@@ -59,7 +60,8 @@ void Session::plan(int rows) {
   product.plan(count, s.ffn);
   for (Scratch& mine : threads) {
     mine.few.plan(few, inner);
-    for (Quantised& part : mine.low_rank) part.plan(count, rank);
+    for (auto& parts : mine.low_rank)
+      for (Quantised& part : parts) part.plan(count, rank);
     make_room(mine.row, s.width);
     make_room(mine.low, count * rank);
     make_room(mine.piece, count * unit * 2);

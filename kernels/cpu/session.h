@@ -12,6 +12,7 @@ constexpr int kAlign = 32;      // keys are read 32 at a time
 constexpr int kMostRows = 256;  // of one pass through the layers; longer steps go in parts
 // Up to so many rows every thread norms and rounds all of them for itself: that takes less time than to meet.
 constexpr int kFewRows = 16;
+constexpr int kBeside = 2;  // low-rank maps beside a map: the adapter's, and those of `undo`
 
 inline Linear view(const diffcode_linear& l) {
   return {l.weights, l.scales, l.bias, l.outputs, l.inputs, l.group, l.real_outputs, l.bits};
@@ -66,7 +67,7 @@ struct Bytes {
 // What one thread needs for itself.
 struct Scratch {
   Bytes few;           // all rows where they are few
-  Quantised low_rank[3];  // the middle of an adapter's map, for each of its parts
+  Quantised low_rank[kBeside][3];  // the middle of a low-rank map, for each of its parts
   std::vector<float> row, low, piece, product, scores, logits;
 };
 
