@@ -78,12 +78,14 @@ class Desk(Feature):
     # ---- documents
 
     def opened(self, document: Document) -> None:
+        self.session.make_way()
         self.trails[document.uri] = Trail(document)
         self._parsed.pop(document.uri, None)
 
     def changed(self, document: Document) -> None:
         trail = self.trails.get(document.uri)
         if trail is not None:
+            self.session.make_way()
             self.pace.key()
             trail.follow(document)
 

@@ -118,6 +118,12 @@ class Session:
         with self._news:
             self.spec, self.failure, self._filler = None, None, None
 
+    def make_way(self) -> None:
+        """Stop what runs, if nobody waits for it: somebody types, and will ask when the server has looked at that."""
+        with self._news:
+            if self._running is not None and self._running.rank is Rank.IDLE:
+                self._running.stop.set()
+
     def leave(self, owner: object) -> None:
         """Stop everything that one connection wanted."""
         with self._news:

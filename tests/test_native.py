@@ -227,6 +227,11 @@ def test_an_adapter_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert replace(model, engine=None).session().step([1, 2, 3], [4], [], [], 0, [None, None])[0][0].token >= 0
 
 
+def test_a_token_that_the_model_does_not_have_is_refused(models: tuple[Model, Model]) -> None:
+    with pytest.raises(ValueError, match=f"token {tiny.VOCABULARY} is none of the model's {tiny.VOCABULARY}"):
+        models[1].session().step([1, tiny.VOCABULARY], [], [], [], 0, [None])
+
+
 # ---- contexts that come again
 
 

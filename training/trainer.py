@@ -23,7 +23,8 @@ from diffcode.training.sharding import collected, like, local
 from diffcode.training.stage import Stage
 
 REMEMBERED = 64  # gradient norms and seconds of steps that say what is usual
-FEWEST = 16  # before that many everything is
+FEWEST = 16  # norms; before that many every one is
+FIRST_STEPS = 3  # likewise of seconds, which vary less, and the first pause may come early
 PAUSED = 5.0  # a step that takes so many times the usual was held up (SIGSTOP, another program): it counts as usual
 
 Numbered = tuple[int, Example]
@@ -183,7 +184,7 @@ class Trainer:
 
     def _counted(self, seconds: float) -> float:
         """What of a step's time is training time, which the schedule goes by."""
-        usual, self._paces = _usual(self._paces, seconds)
+        usual, self._paces = _usual(self._paces, seconds, FIRST_STEPS)
         return usual if seconds > PAUSED * usual else seconds
 
     def _backward(self, examples: Sequence[Numbered]) -> list[Scored]:
@@ -215,7 +216,7 @@ class Trainer:
         """Why this step must not be taken, if so."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return "not a number"
-        usual, self._norms = _usual(self._norms, norm)
+        usual, self._norms = _usual(self._norms, norm, FEWEST)
         return f"gradient norm {norm:.3g}, usual {usual:.3g}" if norm > self.options.spike * usual else None
 
     @torch.no_grad()
@@ -258,7 +259,7 @@ def batches(examples: Sequence[Numbered], rows: Callable[[Example], int], most: 
         yield part
 
 
-def _usual(known: Sequence[float], new: float) -> tuple[float, list[float]]:
+def _usual(known: Sequence[float], new: float, fewest: int) -> tuple[float, list[float]]:
     """(the usual among the known values, infinite while they are few; what to remember, the new one with them)."""
-    usual = statistics.median(known) if len(known) >= FEWEST else math.inf
+    usual = statistics.median(known) if len(known) >= fewest else math.inf
     return usual, [*known[1 - REMEMBERED :], new]

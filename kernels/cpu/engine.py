@@ -191,8 +191,10 @@ class EngineSession:
     def step(self, step: EngineStep, hidden: bool = False) -> tuple[list[Guess], list[Guess], Tensor | None]:
         """Run one forward: guesses of the base rows, of the span rows, and final states [R, D] if asked for.
 
-        Raises EngineCancelled, MemoryError.
+        Raises EngineCancelled, MemoryError, ValueError for a token that the model does not have.
         """
+        if step.tokens and max(step.tokens) >= self._engine.shape.vocabulary:  # it would be read from behind the rest
+            raise ValueError(f"token {max(step.tokens)} is none of the model's {self._engine.shape.vocabulary}")
         # No torch where it can be helped: one op on two threads leaves a third one spinning for 5 ms.
         sights = [number for sight in step.sights for number in sight]
         lists = [array("i", x) for x in (step.tokens, step.positions, sights, step.anchor_base, step.window)]

@@ -119,6 +119,25 @@ def test_the_newest_of_a_kind_takes_the_place_of_those_before():
     assert run(test) == ["other", 49]
 
 
+@pytest.mark.parametrize("rank", list(Rank))
+def test_whoever_types_stops_what_nobody_waits_for(rank: Rank):
+    """At once, so that the cores are free for what comes before a question."""
+
+    async def test(session):
+        session.make_way()  # nothing runs
+        first = threading.Event()
+        job = go(session, until_stopped(first), rank)
+        await begun(first)
+        session.make_way()
+        if rank is not Rank.IDLE:
+            assert not session._running.stop()
+            session._running.stop.set()
+        assert await outcome(job) is Superseded
+        assert await go(session, lambda _filler, _stop: 7, Rank.IDLE) == 7
+
+    run(test)
+
+
 def test_a_command_is_not_stopped_by_a_suggestion():
     async def test(session):
         began, may_end = threading.Event(), threading.Event()

@@ -299,19 +299,20 @@ def test_minutes_end_a_run_and_lower_the_rate(make: Make, monkeypatch: pytest.Mo
     assert rates[-1] < 0.1 * rates[0]
 
 
-def test_a_pause_is_no_training_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at", [4, 30])
+def test_a_pause_is_no_training_time(make: Make, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """SIGSTOP for a measurement must not bring the end, and the falling rate, nearer."""
     trainer, now, clip = make(Fake(), steps=40, minutes=60.0, save_minutes=100), [0.0], Trainer._clip
 
     def clipped(self: Trainer, weight: float) -> float:
-        now[0] += 3000 if self.step == 30 else 1
+        now[0] += 3000 if self.step == at else 1
         return clip(self, weight)
 
     monkeypatch.setattr("diffcode.training.trainer.time.monotonic", lambda: now[0])
     monkeypatch.setattr(Trainer, "_clip", clipped)
     list(trainer.run())
     assert trainer.summary()["minutes"] == pytest.approx(40 / 60)
-    assert [row["seconds"] for row in trainer.folder.metrics() if "loss" in row][30] == 3000, "the log says what was"
+    assert [row["seconds"] for row in trainer.folder.metrics() if "loss" in row][at] == 3000, "the log says what was"
 
 
 def test_checkpoints_come_by_the_clock(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
