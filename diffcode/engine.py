@@ -152,14 +152,17 @@ class Undone:
     def __init__(self, maps: tuple[dict[str, LowRank], ...]):
         self.maps = maps
         self._lock = threading.Lock()
-        self._model: Model | None = None
+        self._parts: tuple[object, ...] = ()  # of the model that the copy was made from: no circle, it is freed at once
+        self._copy: Model | None = None
 
     def of(self, model: Model) -> Model:
-        """`model` is always the same."""
         with self._lock:
-            if self._model is None:
-                self._model = replace(model, backbone=model.backbone.merged(self.maps), undone=None).ready()
-            return self._model
+            parts = (model.backbone, model.adapter, model.stepper)
+            if self._copy is None or any(a is not b for a, b in zip(parts, self._parts, strict=True)):
+                self._copy = None  # first, for two take twice the memory
+                copy = replace(model, backbone=model.backbone.merged(self.maps), undone=None)
+                self._parts, self._copy = parts, copy.ready()
+            return self._copy
 
 
 class TorchSession:

@@ -15,11 +15,13 @@ from diffcode.errors import BadOption
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from diffcode.evals.cuts import Line
     from diffcode.evals.race import Racer, Timing
 
     Timings = Mapping[tuple[int, int], Timing]  # by prompt and round
 
 OURS = "diffcode int8"
+SINGLE = "infill-single"  # its problems, filled up to the newline; nothing is run
 EPILOG = """\b
 Engines: int8 (the CPU engine), bfloat16, compiled (bfloat16 through torch.compile),
 and llama.cpp with the published 4-bit file (Q4_K_M) or turned into Q4_0 or Q8_0;
@@ -36,7 +38,14 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.option("--engines", default="int8,bfloat16", metavar="A,B", help="Who runs.")
 @click.option("--policies", default="leftmost,verified,threshold", metavar="A,B", help="Of the CPU engine's fills.")
-@click.option("--problems", type=click.IntRange(min=2), default=20, help="Lines of Python's library to fill.")
+@click.option("--problems", type=click.IntRange(min=2), default=20, help="Lines to fill.")
+@click.option(
+    "--lines",
+    "which",
+    type=click.Choice(("library", SINGLE)),
+    default="library",
+    help="Python's library's, or a task's.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Times that everything is done.")
 @click.option("--context", type=click.IntRange(min=16), default=256, help="Tokens of context.")
 @click.option("--threads", type=click.IntRange(min=1), help="Of llama.cpp. [default: as many as the CPU engine]")
@@ -46,7 +55,7 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for bench.jsonl and bench.svg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
-    engines: str, policies: str, problems: int, rounds: int, out: Path | None, as_json: bool, **given: Any
+    engines: str, policies: str, problems: int, which: str, rounds: int, out: Path | None, as_json: bool, **given: Any
 ) -> None:
     """Time engines on the same lines of code: reading a context, a token, 8 rows, whole fills cold and warm.
 
@@ -55,12 +64,11 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from diffcode.evals.cuts import library_lines
     from diffcode.evals.race import race
 
     loud = Console(stderr=True)
     racers = _racers(engines.split(","), policies.split(","), **given)
-    lines = library_lines(problems, seed=1)
+    lines = _lines(which, problems)
     total = rounds * len(lines) * (2 * len(racers) + sum(_forwards(r) for r in {r.engine: r for r in racers}.values()))
     found = list(track(race(racers, lines, rounds), "racing", total=total, console=loud))
     if out is not None:
@@ -70,6 +78,17 @@ def command(
         click.echo(json.dumps({"machine": _machine(), "measures": summary}, indent=1))
     else:
         Console(width=None if Console().is_terminal else 150).print(table(summary))
+
+
+def _lines(which: str, count: int) -> "list[Line]":
+    from diffcode.evals import tasks
+    from diffcode.evals.cuts import Line, library_lines
+    from diffcode.evals.problems import select
+
+    if which == "library":
+        return library_lines(count, seed=1)
+    found = select(tasks.load(which), count, 0)
+    return [Line(p.text, p.holes[0][0], p.solutions[0].removesuffix("\n")) for p in found]
 
 
 def _forwards(racer: "Racer") -> int:

@@ -132,6 +132,7 @@ class LlamaModel:
         contexts: object = None,
         flag: object = None,
         end_bias: float = 0.0,
+        open_ended: bool = False,
     ) -> LlamaSession:
         return self.Session(self._library, self._llama, noise, temperature, (self.tokens.fim.end, end_bias))
 

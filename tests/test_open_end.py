@@ -1,5 +1,6 @@
 """Where nothing follows a hole the infilling adapter is taken out again: with torch and in the CPU engine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_only_a_hole_that_nothing_follows_is_filled_without_it(folder: Path, inf
         infiller.fill_with(f"{text}g()\n", [(len(text) - 1,) * 2], LEFTMOST)
     assert asked[0] is True
     assert asked[-1] is False, "torch asks a second model, and that one plainly"
+
+
+def test_the_copy_is_made_once_and_for_its_model(folder: Path, infill: Path, spans: Path) -> None:
+    model = Model.load(str(folder), str(spans), dtype="float32", infill=str(infill))
+    assert model.undone is not None
+    copy = model.undone.of(model)
+    assert model.undone.of(model) is copy
+    other = replace(model, adapter=None)
+    assert model.undone.of(other).adapter is None
+    assert model.with_adapter(spans).undone is not model.undone
 
 
 def test_an_adapter_of_some_maps_only_stays(folder: Path, tmp_path: Path) -> None:

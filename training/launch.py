@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,11 @@ def make_trainer(
     dataset = opened(data)
     folder = RunFolder(out, options.keep, world)
     folder.begin(options, data_of(dataset) | {"base": fingerprint(model)})
-    training = Sampler(dataset, dataset.training, model.tokens, options.spans, options.seed)
-    validation = Sampler(dataset, dataset.validation, model.tokens, options.spans, VALIDATION_SEED)
+    spans = options.spans
+    if spans.no_suffix is None and options.stage == "infill" and not options.full:
+        spans = replace(spans, no_suffix=0.0)
+    training = Sampler(dataset, dataset.training, model.tokens, spans, options.seed)
+    validation = Sampler(dataset, dataset.validation, model.tokens, spans, VALIDATION_SEED)
     stage = make_stage(options, model, dataset, start, model_folder(name) if options.full else None)
     shard(stage, world)
     trainer = Trainer(stage, training, validation, options, folder, world=world)

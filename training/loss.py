@@ -4,7 +4,6 @@ The gradient is made in the forward pass, while a slice's logits are there (as L
 cross-entropy does), so that no slice is kept or computed twice.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -47,12 +46,6 @@ def scored_loss(
     )
     right_R = right_R & known_R
     return Scored(loss, total, nll_R, right_R, right_R if teacher_RD is None else agrees_R, top_R)
-
-
-def joined(parts: Sequence[Scored]) -> Scored:
-    """Several batches as one, in order."""
-    loss, weight = sum((part.loss for part in parts[1:]), parts[0].loss), sum(part.weight for part in parts)
-    return Scored(loss, weight, *(torch.cat(column) for column in zip(*(part[2:] for part in parts), strict=True)))
 
 
 class _SlicedLoss(torch.autograd.Function):

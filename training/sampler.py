@@ -33,7 +33,6 @@ class Example:
     middle: tuple[int, ...]
     kind: str
     language: str
-    open_ended: bool = False  # nothing follows the hole
 
 
 class Sampler:
@@ -51,7 +50,7 @@ class Sampler:
         """Example number `index`."""
         rng = random.Random(f"{self._seed}:{index}")
         for _ in range(TRIES):
-            open_ended = rng.random() < self._options.no_suffix
+            open_ended = rng.random() < self._options.open_ended
             text, language = self._window(rng, open_ended)
             options = replace(self._options, no_suffix=float(open_ended))
             found = cut(text, language, rng, options, self._tokens)
@@ -86,8 +85,7 @@ def cut(text: str, language: str, rng: random.Random, options: SpanOptions, toke
     start, end = place
     low = start if rng.random() < options.no_prefix else 0
     high = len(text)
-    open_ended = rng.random() < options.no_suffix
-    if open_ended:  # a middle that stopped anywhere would teach to stop anywhere
+    if rng.random() < options.open_ended:  # a middle that stopped anywhere would teach to stop anywhere
         end = high
     shown, hole = text[low:high], Hole(start - low, end - low)
     block = make_block(shown, [hole], [""], 0, tokens, WHOLE)
@@ -98,7 +96,7 @@ def cut(text: str, language: str, rng: random.Random, options: SpanOptions, toke
     ids = tokens.encode(middle)
     if len(ids) > options.most_tokens:
         return None
-    return Example(block.context, (*ids, tokens.fim.end), kind, language, open_ended)
+    return Example(block.context, (*ids, tokens.fim.end), kind, language)
 
 
 def preview(dataset: Dataset, tokens: Tokens, seed: int, count: int) -> Iterator[str]:

@@ -21,15 +21,17 @@ struct diffcode_linear {  // diffcode::Linear
   int32_t outputs, inputs, group, real_outputs, bits;
 };
 
+// A map and the low-rank maps beside it; outputs 0 where it has none. Where `high` has less inputs than `low` outputs,
+// its parts (queries, keys and values; gate and up) read one stretch of them each.
+struct diffcode_map {
+  diffcode_linear base;
+  diffcode_linear low, high;            // the adapter's, of span rows
+  diffcode_linear undo_low, undo_high;  // of all rows of a step with `undo`: the negative of what was merged into `base`
+};
+
 struct diffcode_layer {
   const float *input_norm, *post_norm;
-  diffcode_linear qkv, out, gate_up, down;
-  // The adapter's low-rank maps; outputs 0 where a map has none. Where `high` has less inputs than `low` outputs, its
-  // parts (queries, keys and values; gate and up) read one stretch of them each.
-  diffcode_linear qkv_low, qkv_high, out_low, out_high, gate_up_low, gate_up_high, down_low, down_high;
-  // What all rows of a step with `undo` add besides: the negative of what was once added to the maps above.
-  diffcode_linear qkv_undo_low, qkv_undo_high, out_undo_low, out_undo_high, gate_up_undo_low, gate_up_undo_high,
-      down_undo_low, down_undo_high;
+  diffcode_map qkv, out, gate_up, down;
 };
 
 struct diffcode_weights {
@@ -53,7 +55,7 @@ struct diffcode_guess {
 struct diffcode_step {
   int32_t context;  // places of the cache that are filled
   int32_t rows, span_rows;
-  int32_t undo;              // whether the layers' `undo` maps count
+  int32_t undo;              // whether the maps' `undo` counts
   const int32_t* tokens;     // [rows], -1: masked
   const int32_t* positions;  // [rows]
   const diffcode::Sight* sights;  // [rows]

@@ -145,11 +145,12 @@ class Engine:
 
     def _layer(self, w: EngineWeights, number: int) -> native.Layer:
         layer = w.layers[number]
-        maps = {name: self._linear(layer.maps[name]) for name in MAPS}
-        for kind, low_rank in (("", w.adapter and w.adapter.low_rank), ("undo_", w.undo)):
-            for name, (down, up) in (low_rank[number] if low_rank else {}).items():
-                maps |= {f"{name}_{kind}low": self._linear(down), f"{name}_{kind}high": self._linear(up)}
-        return native.Layer(self._address(layer.input_norm_D), self._address(layer.post_norm_D), **maps)
+        beside = [low_ranks[number] if low_ranks else {} for low_ranks in (w.adapter and w.adapter.low_rank, w.undo)]
+        maps = []
+        for name in MAPS:
+            halves = [half for low_ranks in beside for half in low_ranks.get(name, (None, None))]
+            maps.append(native.Map(*(self._linear(packed) for packed in (layer.maps[name], *halves))))
+        return native.Layer(self._address(layer.input_norm_D), self._address(layer.post_norm_D), *maps)
 
     def _weights(self, w: EngineWeights) -> native.Weights:
         s, adapter = w.shape, w.adapter

@@ -25,11 +25,14 @@ class Linear(c.Structure):
 
 
 MAPS = ("qkv", "out", "gate_up", "down")
-LOW_RANK = tuple(f"{name}_{kind}{half}" for kind in ("", "undo_") for name in MAPS for half in ("low", "high"))
+
+
+class Map(c.Structure):
+    _fields_ = [(name, Linear) for name in ("base", "low", "high", "undo_low", "undo_high")]
 
 
 class Layer(c.Structure):
-    _fields_ = [("input_norm", Address), ("post_norm", Address)] + [(name, Linear) for name in (*MAPS, *LOW_RANK)]
+    _fields_ = [("input_norm", Address), ("post_norm", Address)] + [(name, Map) for name in MAPS]
 
 
 class Weights(c.Structure):

@@ -54,21 +54,17 @@ void Pass::begin(int r) {
 void Pass::layer(Turn& turn, int l) {
   const diffcode_layer& w = model_.layers[l];
   const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
-  const Adapted qkv = adapted(w.qkv, w.qkv_low, w.qkv_high, w.qkv_undo_low, w.qkv_undo_high, queries, queries + keys);
-  map(turn, qkv, normed(turn, w.input_norm, w.qkv.group), session_.qkv, false);
-  const Adapted out = adapted(w.out, w.out_low, w.out_high, w.out_undo_low, w.out_undo_high);
-  map(turn, out, attention(turn, l), session_.x, true);
-  gated(turn, w, normed(turn, w.post_norm, w.gate_up.group));
-  const Adapted down = adapted(w.down, w.down_low, w.down_high, w.down_undo_low, w.down_undo_high);
-  map(turn, down, session_.product, session_.x, true);
+  const Adapted qkv = adapted(w.qkv, queries, queries + keys);
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false);
+  map(turn, adapted(w.out), attention(turn, l), session_.x, true);
+  gated(turn, w, normed(turn, w.post_norm, w.gate_up.base.group));
+  map(turn, adapted(w.down), session_.product, session_.x, true);
 }
 
-Pass::Adapted Pass::adapted(const diffcode_linear& base, const diffcode_linear& low, const diffcode_linear& high,
-                            const diffcode_linear& undo_low, const diffcode_linear& undo_high, int second,
-                            int third) const {
-  return {view(base),
-          {{view(low), view(high), low.outputs > 0 ? spans_ : 0},
-           {view(undo_low), view(undo_high), undo_low.outputs > 0 && step_.undo != 0 ? count_ : 0}},
+Pass::Adapted Pass::adapted(const diffcode_map& map, int second, int third) const {
+  return {view(map.base),
+          {{view(map.low), view(map.high), map.low.outputs > 0 ? spans_ : 0},
+           {view(map.undo_low), view(map.undo_high), map.undo_low.outputs > 0 && step_.undo != 0 ? count_ : 0}},
           second, third};
 }
 
@@ -100,13 +96,13 @@ Bytes& Pass::attention(Turn& turn, int l) {
   turn.each((count_ + together - 1) / together,
             [&](int piece) { place(l, piece * together, std::min(count_, (piece + 1) * together)); });
   turn.meet();
-  const Linear next = view(model_.layers[l].out);
+  const Linear next = view(model_.layers[l].out.base);
   const int pieces = count_ * shape_.kv_heads;
   const size_t share = next.block_bytes() * (next.outputs / kBlock) / pieces;
   turn.each(pieces, [&](int piece) {
     const int r = piece / shape_.kv_heads, g = piece % shape_.kv_heads;
     const uint8_t* soon = next.weights + piece * share;
-    const float* q = row(session_.qkv, r, model_.layers[l].qkv.outputs) + g * heads * width;
+    const float* q = row(session_.qkv, r, model_.layers[l].qkv.base.outputs) + g * heads * width;
     float* y = row(session_.mixed, r, shape_.heads * width) + g * heads * width;
     ops_.attend(q, session_.key(l, g), session_.value(l, g), session_.capacity, step_.context,
                 step_.sights[first_ + r], heads, width, turn.mine().scores.data(), y, {soon, soon + share});
@@ -114,12 +110,12 @@ Bytes& Pass::attention(Turn& turn, int l) {
   turn.meet();
   const int all = shape_.heads * width;
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
-    put(bytes, row(session_.mixed, r, all), r, all, model_.layers[l].out.group, 0, all);
+    put(bytes, row(session_.mixed, r, all), r, all, model_.layers[l].out.base.group, 0, all);
   });
 }
 
 void Pass::place(int l, int from, int to) {
-  const int width = shape_.head_width, half = width / 2, stride = model_.layers[l].qkv.outputs;
+  const int width = shape_.head_width, half = width / 2, stride = model_.layers[l].qkv.base.outputs;
   for (int r = from; r < to; r++) {
     float* q = row(session_.qkv, r, stride);
     const float *cos = row(session_.cos, r, half), *sin = row(session_.sin, r, half);
@@ -141,12 +137,11 @@ void Pass::place(int l, int from, int to) {
 // silu(gate) * up, rounded to 8 bits. A thread makes `unit` columns of all rows, so that what passes between the cores'
 // caches is a byte a value and not three floats.
 void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
-  const Adapted map = adapted(w.gate_up, w.gate_up_low, w.gate_up_high, w.gate_up_undo_low, w.gate_up_undo_high,
-                              shape_.ffn, 2 * shape_.ffn);
+  const Adapted map = adapted(w.gate_up, shape_.ffn, 2 * shape_.ffn);
   const int unit = model_.unit();
   low_ranks(turn.mine(), map, input);
   turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
-    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, w.down.group);
+    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, w.down.base.group);
   });
   turn.meet();
 }

@@ -30,9 +30,7 @@ class Pass {
     }
   };
 
-  Adapted adapted(const diffcode_linear& base, const diffcode_linear& low, const diffcode_linear& high,
-                  const diffcode_linear& undo_low, const diffcode_linear& undo_high, int second = 0,
-                  int third = 0) const;
+  Adapted adapted(const diffcode_map& map, int second = 0, int third = 0) const;
   void begin(int r);
   void layer(Turn& turn, int l);
   Bytes& normed(Turn& turn, const float* weight, int group);

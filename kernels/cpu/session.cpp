@@ -8,11 +8,10 @@ namespace diffcode {
 Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
     : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads) {
   w.layers = layers.data();
-  unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, layers[0].down.group));
+  unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, layers[0].down.base.group));
   for (const auto& l : layers)
-    for (const auto* low : {&l.qkv_low, &l.out_low, &l.gate_up_low, &l.down_low, &l.qkv_undo_low, &l.out_undo_low,
-                            &l.gate_up_undo_low, &l.down_undo_low})
-      widest_rank_ = std::max(widest_rank_, low->outputs);
+    for (const auto* map : {&l.qkv, &l.out, &l.gate_up, &l.down})
+      widest_rank_ = std::max({widest_rank_, map->low.outputs, map->undo_low.outputs});
 }
 
 void Quantised::plan(size_t rows, size_t width) {
@@ -52,7 +51,7 @@ void Session::plan(int rows) {
   const size_t inner = std::max<size_t>(s.width, heads), few = std::min(rows, kFewRows);
   const size_t rank = std::max(kBlock, model->widest_rank());
   make_room(x, count * s.width);
-  make_room(qkv, count * model->layers[0].qkv.outputs);
+  make_room(qkv, count * model->layers[0].qkv.base.outputs);
   make_room(mixed, count * heads);
   make_room(cos, count * s.head_width);
   make_room(sin, count * s.head_width);

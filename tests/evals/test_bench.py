@@ -12,9 +12,9 @@ from fake_llama import Library
 from diffcode import cli
 from diffcode.config import DenoiseOptions, WindowOptions
 from diffcode.engine import Model
-from diffcode.evals import outside
+from diffcode.evals import bench, outside
 from diffcode.evals.bench import OURS, summarise
-from diffcode.evals.cuts import library_lines
+from diffcode.evals.cuts import library_lines, parses
 from diffcode.evals.race import Racer, Timing, WarmLlama, compile_forward, race
 from diffcode.infill import Infiller
 from diffcode.kernels.cpu import native
@@ -33,6 +33,16 @@ def test_ratios_are_paired_by_prompt() -> None:
     assert (theirs["racer"], theirs["ms"], theirs["ratio"], theirs["as_reference"]) == (other, 3000.0, 3.0, 0)
     assert (theirs["ratio_low"], theirs["ratio_high"]) == (2.0, 4.0)
     assert (mine["ms"], mine["ratio"], mine["as_reference"], mine["forwards"]) == (1000.0, 1.0, 1, 3)
+
+
+def test_lines_may_be_a_tasks() -> None:
+    lines = bench._lines(bench.SINGLE, 3)
+    assert lines == bench._lines(bench.SINGLE, 3)
+    assert len({line.text for line in lines}) == 3
+    for line in lines:
+        assert line.solution.strip()
+        assert "\n" not in line.solution
+        assert parses(line.holding(line.solution)), "what the hole's line says, and the rest of the function"
 
 
 @needs_engine

@@ -288,42 +288,6 @@ def test_a_row_of_several_texts_is_each_ones_own(base: Path) -> None:
 # ---- what is written
 
 
-def gradients(stage: InfillStage, examples: Sequence[Example]) -> list[torch.Tensor]:
-    parameters = list(stage.parameters().values())
-    loss = stage.score(list(enumerate(examples))).loss
-    return [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
-
-
-def test_where_nothing_follows_the_adapter_learns_to_stay_the_base(base: Path) -> None:
-    """The gradient is that of the distance to the base: none at its own place, and steps against it lead back."""
-    stage = InfillStage(Decoder(load(base).backbone, 4), InfillOptions())
-    closed = example(4, 5, 5)
-    open_ended = replace(closed, open_ended=True)
-    assert max(float(g.abs().max()) for g in gradients(stage, [open_ended])) < 1e-5
-    assert max(float(g.abs().max()) for g in gradients(stage, [closed])) > 1e-3
-    stir(stage.parameters(), size=0.3)
-    parameters = list(stage.parameters().values())
-    off = [float(stage.score([(0, open_ended)]).loss.detach())]
-    for _ in range(20):
-        found = gradients(stage, [open_ended])
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, found, strict=True):
-                parameter -= 0.02 * gradient
-        off.append(float(stage.score([(0, open_ended)]).loss.detach()))
-    assert off[-1] < off[0]
-
-
-def test_anchored_texts_count_by_their_last_rows(base: Path) -> None:
-    settings_ = InfillOptions(anchor=0.5, anchor_rows=4)
-    stage = InfillStage(Decoder(load(base).backbone, 4), settings_)
-    closed, open_ended = example(4, 5, 5), replace(example(4, 5, 5), open_ended=True)
-    scored = stage.score([(0, open_ended), (1, closed), (2, open_ended)])
-    assert scored.weight == 0.5 * 4 * 2 + 5
-    assert len(scored.nll_R) == 4 * 2 + 5
-    plain = InfillStage(stage.decoder, replace(settings_, anchor=0.0))
-    assert plain.score([(0, open_ended)]).weight == 5
-
-
 def test_an_adapter_says_what_it_is(base: Path, tmp_path: Path) -> None:
     model = load(base, adapter="none")
     trained(model, 1).save(tmp_path / "a", {"step": 5})

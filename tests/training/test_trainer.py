@@ -17,7 +17,7 @@ from diffcode.tokens import Tokens
 from diffcode.training.dataset import Dataset
 from diffcode.training.launch import VALIDATION_SEED, make_stage, make_trainer
 from diffcode.training.loss import Scored
-from diffcode.training.options import InfillOptions, TrainOptions
+from diffcode.training.options import TrainOptions
 from diffcode.training.run_folder import RunFolder
 from diffcode.training.sampler import Example, Sampler
 from diffcode.training.trainer import Progress, Trainer, batches
@@ -339,8 +339,7 @@ def test_a_tiny_model_learns_a_repetitive_text(
     `held_out`: the same of the held-out text's nll; 0.11 and 0.47. (Agreement with this base says nothing: its weights
     are random, so what it would say is as good as random too.)
     """
-    free = InfillOptions(anchor=0.0)  # a random base is nothing to stay with
-    wanted = options(stage, steps=60, texts=4, rate=1e-2, rank=8, validate_every=60, infill=free)
+    wanted = options(stage, steps=60, texts=4, rate=1e-2, rank=8, validate_every=60)
     trainer = opened(base, corpus, tmp_path, wanted)
     list(trainer.run())
     found = [loss for _, loss, _ in losses(rows(tmp_path))]
