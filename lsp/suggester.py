@@ -200,7 +200,7 @@ class Suggester:
             return verdict, written, time.perf_counter() - began
 
         try:
-            verdict, written, seconds = await self.desk.work(work, rank, ("suggest", uri))
+            verdict, written, seconds = await self.desk.work(work, rank, "suggest")  # whichever document it is about
         except (Superseded, asyncio.CancelledError):
             self._leave_off(scene, partial[0])
             raise

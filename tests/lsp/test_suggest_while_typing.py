@@ -120,6 +120,26 @@ def test_the_newest_request_wins_and_begins_where_the_last_one_was_stopped():
     assert filler.tasks[1].text == TEXT.replace("return ", "return m")
 
 
+def test_who_goes_on_in_another_document_does_not_wait_for_the_first():
+    filler, other = FakeFiller("math.pi"), "file:///other.py"
+    filler.held.clear()
+
+    async def run():
+        async with helped(filler) as (_, wire):
+            wire.feed(did_open(TEXT), did_open(TEXT, uri=other))
+            wire.feed(request(1, "textDocument/inlineCompletion", inline(TEXT, CURSOR)))
+            await asyncio.to_thread(filler.begun.acquire)
+            asked = inline(TEXT, CURSOR) | {"textDocument": {"uri": other}}
+            wire.feed(request(2, "textDocument/inlineCompletion", asked))
+            assert (await wire.answer(1))["result"]["items"] == []
+            await asyncio.to_thread(filler.begun.acquire)
+            assert filler.stopped == 1
+            filler.held.set()
+            assert (await wire.answer(2))["result"]["items"][0]["insertText"] == "math.pi"
+
+    asyncio.run(run())
+
+
 def test_a_stopped_suggestion_is_the_draft_of_the_next():
     filler = FakeFiller("math.pi", frames=["ma", "math"])
     filler.held.clear()
