@@ -26,7 +26,7 @@ Named = Iterator[tuple[str, PackedLinear]]
 
 def rounded(backbone: Backbone, tokens: Tokens, form: Form) -> Named:
     """Every map that the engine reads, "layers.0.qkv" to "head"."""
-    return plain(backbone, form) if form.bits == 8 else fitted(backbone, canvases(tokens), form)
+    return plain(backbone, form) if form.bits == 8 else fitted(backbone, canvases(tokens, CANVASES), form)
 
 
 def plain(backbone: Backbone, form: Form) -> Named:
@@ -87,7 +87,7 @@ def _attention(backbone: Backbone, qkv_RE: Tensor, lengths: Sequence[int]) -> Te
     return torch.cat(mixed)
 
 
-def canvases(tokens: Tokens, count: int = CANVASES, seed: int = 0) -> list[tuple[int, ...]]:
+def canvases(tokens: Tokens, count: int, seed: int = 0) -> list[tuple[int, ...]]:
     """Texts as the model meets them, suffix first (canvas.py), with what belongs into the hole and an end behind it."""
     rng = random.Random(seed)
     texts = [file.read_text(encoding="utf8") for file in sorted(Path(__file__).parent.rglob("*.py"))]

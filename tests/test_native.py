@@ -90,6 +90,7 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     """(torch with rounded maps, native), the same weights and adapter, a successor map included."""
     shape, dtype = request.param
     monkeypatch.setenv("DIFFCODE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("diffcode.rounding.CANVASES", 2)  # a byte is a token here
     changes = dict(SHAPES[shape])
     kind = changes.pop("kind", "qwen2")
     folder = tiny.write_model(tmp_path / "model", kind, **changes)

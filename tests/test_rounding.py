@@ -61,7 +61,7 @@ def test_a_map_changes_less_on_other_texts(backbone: Backbone, tokens: Tokens) -
 
 
 def test_8_bits_need_no_texts(backbone: Backbone, tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounding, "canvases", lambda tokens: pytest.fail("nothing is read for 8 bits"))
+    monkeypatch.setattr(rounding, "canvases", lambda *_: pytest.fail("nothing is read for 8 bits"))
     named = dict(rounded(backbone, tokens, Form()))
     assert torch.equal(named["head"].weights, pack_linear(backbone.head_VD).weights)
     assert sum(packed.inputs * packed.outputs for packed in named.values()) == backbone.numbers
