@@ -111,10 +111,10 @@ def peft_maps(folder: Path) -> dict[str, LowRank]:
 def undoing(folder: Path, layers: int) -> tuple[dict[str, LowRank], ...] | None:
     """What takes an adapter out of weights that it was merged into, as maps beside them; None where it lacks some of
     FUSED. Raises ModelUnavailable."""
-    wanted = len([name for _, names in FUSED for name in names])
-    if len(peft_maps(folder)) < wanted * layers:
+    tensors, scale = _read(folder)
+    if sum(name.endswith(".lora_A.weight") for name in tensors) < layers * sum(len(names) for _, names in FUSED):
         return None
-    merged = low_rank_maps(folder, layers)
+    merged = _layers(folder, tensors, scale, layers, torch.float32, torch.device("cpu"))
     return tuple({name: LowRank(low.down_rD, -low.up_Er) for name, low in layer.items()} for layer in merged)
 
 

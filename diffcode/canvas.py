@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from diffcode.config import WindowOptions
 from diffcode.holes import Hole, apply_edits, line_start
-from diffcode.tokens import FimIds, Tokens
+from diffcode.tokens import Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
 # The window's ends move in jumps, of a 16th of it if nothing else is said: while somebody types, the canvas mostly is
@@ -80,17 +80,12 @@ def make_block(
     kept_prefix = _final_lines(prefix_ids, room - len(kept_suffix), jump, tokens)
     plain = window.plain_without_suffix and kept_prefix and not after.strip()
     return Block(
-        context=tuple(kept_prefix) if plain else _canvas(kept_suffix, kept_prefix, tokens.fim),
+        context=tuple(kept_prefix) if plain else tokens.fim.canvas(kept_suffix, kept_prefix),
         heal=heal,
         head=normalise(before[-WIDEST_LINE:]).rpartition("\n")[2],
         suffix=after,
         reach=reach_of(text, hole),
     )
-
-
-def _canvas(suffix: list[int], prefix: list[int], fim: FimIds) -> tuple[int, ...]:
-    """Suffix first: the prefix runs straight into the span, and typing only appends (DESIGN 2.1)."""
-    return (fim.prefix, fim.suffix, *suffix, fim.middle, *prefix)
 
 
 def reach_of(text: str, hole: Hole) -> Reach:

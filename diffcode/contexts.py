@@ -31,7 +31,7 @@ class Contexts:
         with self._lock:
             return self._best(context, open_ended)[1]
 
-    def _best(self, context: Sequence[int], open_ended: bool = False) -> tuple[int, int]:
+    def _best(self, context: Sequence[int], open_ended: bool) -> tuple[int, int]:
         """(which session has read the longest beginning of `context`, how many tokens); 0 tokens where it is not worth
         it."""
         lengths = [common(tokens, context[:-1]) if kind == open_ended else 0 for tokens, _, kind in self._idle]

@@ -78,12 +78,12 @@ def _attention(backbone: Backbone, qkv_RE: Tensor, lengths: Sequence[int]) -> Te
     s = backbone.shape
     mixed = []
     for qkv_TE in qkv_RE.split(list(lengths)):
-        heads_NTK = qkv_TE.view(len(qkv_TE), -1, s.head_width).transpose(0, 1)
-        q_HTK, k_GTK, v_GTK = heads_NTK.split([s.heads, s.kv_heads, s.kv_heads])
-        cos_TK, sin_TK = (part.float() for part in backbone.rotary(torch.arange(len(qkv_TE))))
-        q_HTK, k_GTK = (ops.rotate(x.transpose(0, 1), cos_TK, sin_TK).transpose(0, 1) for x in (q_HTK, k_GTK))
-        y_HTK = F.scaled_dot_product_attention(q_HTK, k_GTK, v_GTK, is_causal=True, enable_gqa=True)
-        mixed.append(y_HTK.transpose(0, 1).flatten(1))
+        rows = len(qkv_TE)
+        q_THK, k_TGK, v_TGK = qkv_TE.view(rows, -1, s.head_width).split([s.heads, s.kv_heads, s.kv_heads], 1)
+        cos_TK, sin_TK = (part.float() for part in backbone.rotary(torch.arange(rows)))
+        q_THK, k_TGK = (ops.rotate(x, cos_TK, sin_TK) for x in (q_THK, k_TGK))
+        seen_TT = torch.ones(rows, rows, dtype=torch.bool).tril()
+        mixed.append(ops.span_attention(q_THK, k_TGK.transpose(0, 1), v_TGK.transpose(0, 1), seen_TT))
     return torch.cat(mixed)
 
 
@@ -102,5 +102,4 @@ def _canvas(text: str, rng: random.Random, tokens: Tokens) -> tuple[int, ...]:
     start = rng.randrange(WINDOW // 4, WINDOW - HOLES[1])
     end = start + rng.randint(*HOLES)
     prefix, middle, suffix = (tokens.encode("".join(p)) for p in (window[:start], window[start:end], window[end:]))
-    fim = tokens.fim
-    return (fim.prefix, fim.suffix, *suffix, fim.middle, *prefix, *middle, fim.end)
+    return (*tokens.fim.canvas(suffix, prefix), *middle, tokens.fim.end)

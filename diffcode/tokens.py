@@ -7,6 +7,7 @@ document that contains `<|fim_middle|>` gives the ids of those characters, and b
 import bisect
 import json
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,10 @@ class FimIds:
     suffix: int
     middle: int
     end: int
+
+    def canvas(self, suffix: Sequence[int], prefix: Sequence[int]) -> tuple[int, ...]:
+        """Suffix first: the prefix runs straight into the span, and typing only appends (DESIGN 2.1)."""
+        return (self.prefix, self.suffix, *suffix, self.middle, *prefix)
 
 
 class Tokens:

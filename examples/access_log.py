@@ -1,6 +1,6 @@
 """Summarise a web server's access log: requests, errors, slow pages.
 
-Four holes are left in it. Fill them with:  diffcode fill examples/access_log.py
+Four holes are left in it, so it is no Python yet. Fill them with:  diffcode fill examples/access_log.py
 """
 
 import sys

@@ -1,5 +1,6 @@
 """Names of a text and what they are bound to: scopes, bindings, uses. How languages declare names is not known here."""
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ class Names:
         return [name for name in self.names if any(scope is outer for outer in name.scope.chain())]
 
 
-class Collector:
+class Collector(ABC):
     """One pass over a tree. A language says in `visit` what a node declares and in which scope its children stand."""
 
     sees_class_names = True  # from within a method, by the bare name
@@ -101,9 +102,9 @@ class Collector:
         # Start byte of a name that binds: in which scope, from which byte on, and whether it hides one of that scope.
         self.binders: dict[int, tuple[Scope, int, bool]] = {}
 
+    @abstractmethod
     def visit(self, node: Node, scope: Scope) -> list[tuple[Node, Scope]]:
         """Note what `node` says; its children that are to be visited, each with its scope."""
-        raise NotImplementedError
 
     def run(self) -> Names:
         stack = [(self.code.root, self.scope("module", None, self.code.root))]
