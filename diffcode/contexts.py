@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from diffcode.kernels.cpu.engine import EngineSession
 
 WORTH = 16  # tokens: a shorter common beginning is read again as fast
+# Tokens that would be lost if a session went on from a common beginning: from so many on it is copied instead. A narrow
+# window's suffix is the beginning of a wide one's, and while somebody types both are wanted, one after the other.
+DEAR = 32
 
 
 class Contexts:
@@ -20,11 +23,17 @@ class Contexts:
         self._idle: list[tuple[tuple[int, ...], EngineSession, bool]] = []
 
     def take(self, context: Sequence[int], open_ended: bool = False) -> tuple[EngineSession, int] | None:
-        """A session that has read a beginning of `context`, and how many tokens of it; never all of them. `open_ended`:
-        with which weights (Model.session)."""
+        """A session that has read a beginning of `context`, and how many tokens of it; never all of them. One that has
+        read much else besides stays here too. `open_ended`: with which weights (Model.session)."""
         with self._lock:
             at, length = self._best(context, open_ended)
-            return (self._idle.pop(at)[1], length) if length else None
+            if not length:
+                return None
+            tokens, session, kind = self._idle.pop(at)
+            if len(tokens) - length < DEAR:
+                return session, length
+            self._idle.append((tokens, session, kind))
+            return session.fork(length), length
 
     def known(self, context: Sequence[int], open_ended: bool = False) -> int:
         """How many tokens of `context` need not be read again."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from diffcode.canvas import JUMPS, make_block
 from diffcode.config import WindowOptions
-from diffcode.contexts import Contexts, common
+from diffcode.contexts import DEAR, Contexts, common
 from diffcode.holes import Hole
 from diffcode.tokens import Tokens
 
@@ -42,6 +42,15 @@ def test_contexts_are_bounded_and_the_longest_one_is_taken() -> None:
     assert contexts.take(range(30)) == (kept[0], 29), "the last token is always read: its row says what comes next"
     contexts.give(range(30), SimpleNamespace(bytes=251))  # type: ignore[arg-type]
     assert contexts.take(range(30)) is None, "too large to keep"
+
+
+def test_what_would_lose_much_is_copied() -> None:
+    contexts = Contexts()
+    wide = SimpleNamespace(bytes=1, fork=lambda length: ("copy", length))
+    contexts.give(range(100), wide)  # type: ignore[arg-type]
+    assert contexts.take([*range(100 - DEAR), *[0] * 50]) == (("copy", 100 - DEAR), 100 - DEAR)
+    assert contexts.known(range(101)) == 100, "the other one stays as it was"
+    assert contexts.take([*range(101 - DEAR), *[0] * 50]) == (wide, 101 - DEAR), "so little is read again as fast"
 
 
 @given(st.lists(st.integers(0, 3)), st.lists(st.integers(0, 3)))

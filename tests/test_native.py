@@ -21,10 +21,11 @@ from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
 from diffcode.kernels import reference
 from diffcode.kernels.cpu import native
-from diffcode.kernels.cpu.engine import EngineAdapter, EngineSession, EngineSuccessor, EngineWeights
+from diffcode.kernels.cpu.engine import EngineAdapter, EngineSession, EngineStep, EngineSuccessor, EngineWeights
 from diffcode.kernels.pack import Form, PackedLinear, pack_linear, pick_outputs, unpack_linear
 from diffcode.native import FORMS
 from diffcode.policies import Guess
+from diffcode.rows import Rows
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
 SHAPES = {
@@ -256,6 +257,24 @@ def test_typing_reads_only_what_is_new(models: tuple[Model, Model], monkeypatch:
         assert fills[0].spans[0].confidence == fills[1].spans[0].confidence, "not to the bit"
     first_warm, first_cold = rows[0], max(rows)
     assert first_warm < first_cold / 4
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 40])
+def test_a_copied_context_is_the_same_to_the_bit(models: tuple[Model, Model], length: int) -> None:
+    engine = models[1].engine
+    assert engine is not None
+    whole, fresh = engine.session(), engine.session()
+    tokens = [t % tiny.VOCABULARY for t in range(41)]
+    whole.step(read(tokens, 0))
+    copy = whole.fork(length)
+    whole.step(read([5] * 41, 0))  # what it becomes later is nothing to the copy
+    fresh.step(read(tokens[:length], 0))
+    assert copy.step(read([7], length), hidden=True)[2].equal(fresh.step(read([7], length), hidden=True)[2])  # type: ignore[union-attr,arg-type]
+
+
+def read(tokens: list[int], context: int) -> EngineStep:
+    rows = Rows(len(tokens), 0, 0, ())
+    return EngineStep(context, tokens, rows.positions(context), rows.sights(), 0, 0, 0, (), ())
 
 
 def test_a_step_that_has_begun_can_be_stopped(models: tuple[Model, Model]) -> None:

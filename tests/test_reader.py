@@ -96,6 +96,14 @@ def test_reading_ahead_changes_no_fill(reader: Reader) -> None:
     assert ahead.fill_with(TEXT, [(2000, 2000)], options).spans[0].tokens == fresh.spans[0].tokens
 
 
+def test_reading_ahead_leaves_a_narrow_window_known(reader: Reader) -> None:
+    narrow = reader.views[-1]
+    narrow.fill_with(TEXT, [(2000, 2000)], DenoiseOptions(max_tokens=2))
+    known = narrow.contexts.known(context(reader, narrow.window.budget))
+    reader.read(TEXT, HOLE, Stop())  # begins with the same suffix
+    assert narrow.contexts.known(context(reader, narrow.window.budget)) == known > 200
+
+
 def test_a_stopped_reading_keeps_what_it_has(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     stop, step, rows = Stop(), EngineSession.step, list[int]()
 

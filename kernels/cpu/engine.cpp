@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <new>
 
 #include "heads.h"
@@ -108,6 +109,15 @@ void diffcode_model_free(void* model) { delete static_cast<Model*>(model); }
 void* diffcode_session_new(void* model) { return new (std::nothrow) Session(static_cast<Model*>(model)); }
 
 void diffcode_session_free(void* session) { delete static_cast<Session*>(session); }
+
+void* diffcode_session_fork(void* session, int32_t length) try {
+  const Session& from = *static_cast<Session*>(session);
+  auto fork = std::make_unique<Session>(from.model);
+  fork->copy(from, static_cast<size_t>(length));
+  return fork.release();
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
 
 int64_t diffcode_session_bytes(void* session) { return static_cast<int64_t>(static_cast<Session*>(session)->bytes()); }
 

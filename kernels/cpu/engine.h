@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 7;
+constexpr int32_t kVersion = 8;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -80,6 +80,8 @@ void* diffcode_model_new(const diffcode_weights* weights, int32_t threads);
 void diffcode_model_free(void* model);
 void* diffcode_session_new(void* model);
 void diffcode_session_free(void* session);
+// A session of its own with the first `length` places of another's context, or null if memory is short.
+void* diffcode_session_fork(void* session, int32_t length);
 // Forgets places from `length` on, or makes room for as many. 0, or -1 where memory is short.
 int32_t diffcode_session_reserve(void* session, int32_t length);
 int64_t diffcode_session_bytes(void* session);

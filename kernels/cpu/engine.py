@@ -128,7 +128,7 @@ class Engine:
 
     def session(self) -> "EngineSession":
         """An empty context."""
-        return EngineSession(self)
+        return EngineSession(self, self._library.diffcode_session_new(self.handle))
 
     def _address(self, tensor: Tensor | None) -> int | None:
         if tensor is None:
@@ -176,9 +176,8 @@ class Engine:
 class EngineSession:
     """Keys and values of one context."""
 
-    def __init__(self, engine: Engine):
-        self._engine, self._library = engine, engine._library
-        self._handle = self._library.diffcode_session_new(engine.handle)
+    def __init__(self, engine: Engine, handle: int | None):
+        self._engine, self._library, self._handle = engine, engine._library, handle
         if not self._handle:
             raise MemoryError("the CPU engine has no memory for a session")
         # The session must go before its engine: the finalizer holds on to it.
@@ -188,6 +187,11 @@ class EngineSession:
     def bytes(self) -> int:
         """What the context takes."""
         return int(self._library.diffcode_session_bytes(self._handle))
+
+    def fork(self, length: int) -> "EngineSession":
+        """Another session that has read what this one read first, `length` tokens of it. Copies 24 KB a token of the
+        default model, in a hundredth of the time that reading them takes."""
+        return EngineSession(self._engine, self._library.diffcode_session_fork(self._handle, length))
 
     def step(self, step: EngineStep, hidden: bool = False) -> tuple[list[Guess], list[Guess], Tensor | None]:
         """Run one forward: guesses of the base rows, of the span rows, and final states [R, D] if asked for.

@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 7
+VERSION = 8
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -101,12 +101,13 @@ def library() -> c.CDLL | None:
     lib.diffcode_isa.restype = c.c_char_p
     if lib.diffcode_version() != VERSION or lib.diffcode_isa() is None:
         return None
-    for name in ("model_new", "session_new"):
+    for name in ("model_new", "session_new", "session_fork"):
         getattr(lib, f"diffcode_{name}").restype = Address
     lib.diffcode_model_new.argtypes = [c.POINTER(Weights), c.c_int32]
     lib.diffcode_model_free.argtypes = lib.diffcode_session_free.argtypes = [Address]
     lib.diffcode_model_free.restype = lib.diffcode_session_free.restype = None
     lib.diffcode_session_new.argtypes = [Address]
+    lib.diffcode_session_fork.argtypes = [Address, c.c_int32]
     lib.diffcode_session_bytes.argtypes, lib.diffcode_session_bytes.restype = [Address], c.c_int64
     lib.diffcode_session_reserve.argtypes = [Address, c.c_int32]
     guesses = c.POINTER(Guess)

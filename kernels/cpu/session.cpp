@@ -32,17 +32,30 @@ void Quantised::put(const Ops& ops, const float* from, int r, int count, int wid
 void Session::reserve(size_t length) {
   if (length <= capacity) return;
   const auto& s = model->w.shape;
-  const size_t wanted = (std::max(length, capacity * 2) + kAlign - 1) / kAlign * kAlign;
+  const size_t had = capacity, wanted = (std::max(length, capacity * 2) + kAlign - 1) / kAlign * kAlign;
   const size_t planes = static_cast<size_t>(s.layers) * s.kv_heads, width = s.head_width;
-  std::vector<float> wider_keys(planes * width * wanted), wider_values(planes * width * wanted);
-  for (size_t p = 0; p < planes; p++) {
-    for (size_t d = 0; d < width; d++)
-      std::copy_n(keys.data() + (p * width + d) * capacity, capacity, wider_keys.data() + (p * width + d) * wanted);
-    std::copy_n(values.data() + p * width * capacity, capacity * width, wider_values.data() + p * width * wanted);
-  }
-  keys.swap(wider_keys);
-  values.swap(wider_values);
+  std::vector<float> had_keys(planes * width * wanted), had_values(planes * width * wanted);
+  had_keys.swap(keys);  // nothing has changed yet if there was no memory
+  had_values.swap(values);
   capacity = wanted;
+  place(had_keys, had_values, had, had);
+}
+
+void Session::copy(const Session& from, size_t length) {
+  length = std::min(length, from.capacity);
+  reserve(length);
+  place(from.keys, from.values, from.capacity, length);
+}
+
+void Session::place(const std::vector<float>& from_keys, const std::vector<float>& from_values, size_t stride,
+                    size_t length) {
+  const auto& s = model->w.shape;
+  const size_t planes = static_cast<size_t>(s.layers) * s.kv_heads, width = s.head_width;
+  for (size_t p = 0; p < planes; p++) {
+    for (size_t d = p * width; d < (p + 1) * width; d++)
+      std::copy_n(from_keys.data() + d * stride, length, keys.data() + d * capacity);
+    std::copy_n(from_values.data() + p * width * stride, length * width, values.data() + p * width * capacity);
+  }
 }
 
 void Session::plan(int rows) {

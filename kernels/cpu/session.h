@@ -111,10 +111,14 @@ struct Session {
   size_t bytes() const { return (keys.size() + values.size()) * sizeof(float); }
   // Room for a context of `length` places.
   void reserve(size_t length);
+  // Take over the first `length` places of another session's context; this one has none yet.
+  void copy(const Session& from, size_t length);
   // Room for passes of up to `rows` rows.
   void plan(int rows);
 
  private:
+  // Put `length` places of planes that have room for `stride` of them where this session keeps them.
+  void place(const std::vector<float>& from_keys, const std::vector<float>& from_values, size_t stride, size_t length);
   size_t plane(int layer, int group) const {
     const auto& s = model->w.shape;
     return (static_cast<size_t>(layer) * s.kv_heads + group) * s.head_width * capacity;

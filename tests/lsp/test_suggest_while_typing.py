@@ -13,6 +13,7 @@ from lsp_kit import URI, Wire, did_change, did_open, notice, request
 
 from diffcode.errors import CANCELLED, Cancelled
 from diffcode.lsp.filler import Written
+from diffcode.syntax import Code
 
 # ---- typing along
 
@@ -68,6 +69,32 @@ def test_what_was_just_deleted_is_not_offered_again():
             assert await items(wire, 0, text, CURSOR + 7)
             wire.feed(did_change(2, {"range": span(text, CURSOR, CURSOR + 7), "text": ""}))
             assert await items(wire, 1, TEXT, CURSOR) == []
+
+    asyncio.run(run())
+
+
+def test_the_first_question_in_a_file_finds_it_parsed(monkeypatch: pytest.MonkeyPatch):
+    parsed = []
+    monkeypatch.setattr("diffcode.lsp.desk.Code", lambda text, *more: (parsed.append(text), Code(text, *more))[1])
+
+    async def run():
+        async with helped(FakeFiller("math.pi")) as (_, wire):
+            wire.feed(did_open(TEXT))
+            await ask(wire, "s", "workspace/executeCommand", {"command": "diffcode.status"})
+            assert parsed == [TEXT]
+            assert await items(wire, 0, TEXT, CURSOR)
+            assert parsed == [TEXT], "not once more"
+
+    asyncio.run(run())
+
+
+def test_a_file_that_nothing_is_offered_in_is_not_parsed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("diffcode.lsp.desk.Code", None)
+
+    async def run():
+        async with helped(FakeFiller("math.pi"), enabled=False) as (_, wire):
+            wire.feed(did_open(TEXT))
+            assert await items(wire, 0, TEXT, CURSOR) == []
 
     asyncio.run(run())
 
