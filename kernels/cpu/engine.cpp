@@ -20,8 +20,10 @@ constexpr int kNever = 1 << 30;
 // One forward as all threads run it.
 class Program {
  public:
-  Program(Session& session, const diffcode_step& step)
+  // `states`: whether all rows' final states are wanted, and not only those that the heads read.
+  Program(Session& session, const diffcode_step& step, bool states)
       : session_(session), step_(step), model_(*session.model),
+        first_state_(states ? 0 : std::min(step.base_rows > 0 ? step.base_first : step.rows, step.rows - step.span_rows)),
         head_(model_, session.base_head, model_.w.head, nullptr, step.base_favoured, step.base_favour,
               step.temperature),
         span_heads_(session, step) {}
@@ -64,7 +66,8 @@ class Program {
   bool work(Turn& turn, diffcode_guess* base, diffcode_guess* spans) {
     int number = 0;
     for (int first = 0; first < step_.rows; first += part(first)) {
-      if (!Pass(session_, step_, number++, first, part(first)).work(turn)) return false;
+      const bool states = first + part(first) > first_state_;
+      if (!Pass(session_, step_, number++, first, part(first), states).work(turn)) return false;
       turn.meet();
     }
     const size_t width = model_.w.shape.width;
@@ -79,6 +82,7 @@ class Program {
   Session& session_;
   const diffcode_step& step_;
   Model& model_;
+  const int first_state_;
   Head head_;
   SpanHeads span_heads_;
 };
@@ -132,7 +136,7 @@ int32_t diffcode_step_run(void* handle, const diffcode_step* step, diffcode_gues
                           float* hidden) try {
   Session& session = *static_cast<Session*>(handle);
   std::lock_guard<std::mutex> lock(session.model->alone);
-  diffcode::Program program(session, *step);
+  diffcode::Program program(session, *step, hidden != nullptr);
   if (!program.run(base, spans)) return 1;
   if (hidden != nullptr)
     std::copy_n(session.final_states.data(), static_cast<size_t>(step->rows) * session.model->w.shape.width, hidden);

@@ -82,7 +82,7 @@ void* diffcode_session_new(void* model);
 void diffcode_session_free(void* session);
 // A session of its own with the first `length` places of another's context, or null if memory is short.
 void* diffcode_session_fork(void* session, int32_t length);
-// Forgets places from `length` on, or makes room for as many. 0, or -1 where memory is short.
+// Makes room for `length` places. 0, or -1 where memory is short.
 int32_t diffcode_session_reserve(void* session, int32_t length);
 int64_t diffcode_session_bytes(void* session);
 // One forward. hidden [rows, D] (or null) gets the final states. 0; 1: cancelled; -1: memory is short.

@@ -188,6 +188,11 @@ class EngineSession:
         """What the context takes."""
         return int(self._library.diffcode_session_bytes(self._handle))
 
+    def reserve(self, places: int) -> None:
+        """Make room for so many places at once. Raises MemoryError."""
+        if self._library.diffcode_session_reserve(self._handle, places) != 0:
+            raise MemoryError("the CPU engine has no memory for this context")
+
     def fork(self, length: int) -> "EngineSession":
         """Another session that has read what this one read first, `length` tokens of it. Copies 24 KB a token of the
         default model, in a hundredth of the time that reading them takes."""

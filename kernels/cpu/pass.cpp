@@ -12,10 +12,10 @@ constexpr int kPiece = kBlock;  // outputs of a linear map that are handed out a
 
 }  // namespace
 
-Pass::Pass(Session& session, const diffcode_step& step, int number, int first, int count)
+Pass::Pass(Session& session, const diffcode_step& step, int number, int first, int count, bool states)
     : session_(session), model_(*session.model), ops_(*model_.ops), shape_(model_.w.shape), step_(step),
       number_(number), first_(first), count_(count),
-      spans_(std::max(0, std::min(count, first + count - (step.rows - step.span_rows)))) {}
+      spans_(std::max(0, std::min(count, first + count - (step.rows - step.span_rows)))), states_(states) {}
 
 bool Pass::work(Turn& turn) {
   turn.each(count_, [&](int r) { begin(r); });
@@ -23,9 +23,13 @@ bool Pass::work(Turn& turn) {
   for (int l = 0; l < shape_.layers; l++) {
     if (turn.thread == 0 && step_.cancelled != nullptr && *step_.cancelled != 0)
       session_.stop_at = std::min(session_.stop_at.load(), number_ * shape_.layers + l);
-    layer(turn, l);
+    if (states_ || l + 1 < shape_.layers)
+      layer(turn, l);
+    else
+      keys(turn, l);
     if (session_.stop_at <= number_ * shape_.layers + l) return false;  // said before this layer's meetings, so all threads agree
   }
+  if (!states_) return true;
   turn.each(count_, [&](int r) {
     float* y = session_.final_states.data() + static_cast<size_t>(first_ + r) * shape_.width;
     ops_.rms_norm(row(session_.x, r, shape_.width), model_.w.norm, y, shape_.width, shape_.norm_eps);
@@ -61,6 +65,15 @@ void Pass::layer(Turn& turn, int l) {
   map(turn, adapted(w.down), session_.product, session_.x, true);
 }
 
+// What of a layer later rows see.
+void Pass::keys(Turn& turn, int l) {
+  const diffcode_layer& w = model_.layers[l];
+  const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
+  const Adapted qkv = adapted(w.qkv, queries, queries + keys);
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false, queries);
+  place(turn, l);
+}
+
 Pass::Adapted Pass::adapted(const diffcode_map& map, int second, int third) const {
   return {view(map.base),
           {{view(map.low), view(map.high), map.low.outputs > 0 ? spans_ : 0},
@@ -92,9 +105,7 @@ Bytes& Pass::normed(Turn& turn, const float* weight, int group) {
 // Rotary embedding and the rows' keys and values into the cache, then the attention itself.
 Bytes& Pass::attention(Turn& turn, int l) {
   const int width = shape_.head_width, heads = shape_.heads / shape_.kv_heads;
-  const int together = count_ <= kFewRows ? 1 : kTogether;
-  turn.each((count_ + together - 1) / together,
-            [&](int piece) { place(l, piece * together, std::min(count_, (piece + 1) * together)); });
+  place(turn, l);
   turn.meet();
   const Linear next = view(model_.layers[l].out.base);
   const int pieces = count_ * shape_.kv_heads;
@@ -112,6 +123,12 @@ Bytes& Pass::attention(Turn& turn, int l) {
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
     put(bytes, row(session_.mixed, r, all), r, all, model_.layers[l].out.base.group, 0, all);
   });
+}
+
+void Pass::place(Turn& turn, int l) {
+  const int together = count_ <= kFewRows ? 1 : kTogether;
+  turn.each((count_ + together - 1) / together,
+            [&](int piece) { place(l, piece * together, std::min(count_, (piece + 1) * together)); });
 }
 
 void Pass::place(int l, int from, int to) {
@@ -158,12 +175,12 @@ void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first,
   }
 }
 
-// y = rows x map, and on some of the last rows low-rank terms on top.
-void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add) {
-  const int outputs = map.base.outputs;
+// y = rows x map, and on some of the last rows low-rank terms on top; of the outputs those from `from` on.
+void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add, int from) {
+  const int outputs = map.base.outputs, skipped = from / kPiece;
   low_ranks(turn.mine(), map, input);
-  turn.each((outputs + kPiece - 1) / kPiece, [&](int piece) {
-    const int first = piece * kPiece, last = std::min(outputs, first + kPiece);
+  turn.each((outputs + kPiece - 1) / kPiece - skipped, [&](int piece) {
+    const int first = (piece + skipped) * kPiece, last = std::min(outputs, first + kPiece);
     part(turn.mine(), map, input.all.rows(), first, last, y.data(), outputs, add);
   });
   turn.meet();

@@ -8,8 +8,9 @@ class Pass {
  public:
   static constexpr int kPhases = 12;  // of a layer, at most
 
-  // `number`: how many passes of this step came before.
-  Pass(Session& session, const diffcode_step& step, int number, int first, int count);
+  // `number`: how many passes of this step came before. `states`: whether anybody asks for a final state of these rows; of
+  // the others the last layer's keys and values are wanted, and nothing behind them.
+  Pass(Session& session, const diffcode_step& step, int number, int first, int count, bool states);
   // What one thread does of it; false where the step was cancelled. The last phase ends without a meeting.
   bool work(Turn& turn);
 
@@ -33,12 +34,14 @@ class Pass {
   Adapted adapted(const diffcode_map& map, int second = 0, int third = 0) const;
   void begin(int r);
   void layer(Turn& turn, int l);
+  void keys(Turn& turn, int l);
   Bytes& normed(Turn& turn, const float* weight, int group);
   Bytes& attention(Turn& turn, int l);
+  void place(Turn& turn, int l);
   void place(int l, int from, int to);
   void gated(Turn& turn, const diffcode_layer& w, Bytes& input);
   void gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group);
-  void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add);
+  void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add, int from = 0);
   void low_ranks(Scratch& mine, const Adapted& map, Bytes& input);
   void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
   Rows span_rows(Bytes& bytes, int width, int group);
@@ -53,6 +56,7 @@ class Pass {
   const diffcode_shape& shape_;
   const diffcode_step& step_;
   const int number_, first_, count_, spans_;
+  const bool states_;
 };
 
 }  // namespace diffcode
