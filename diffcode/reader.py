@@ -49,9 +49,9 @@ class Reader:
         if tokens >= TELLING:
             self.rate += HABIT * (seconds / tokens - self.rate)
 
-    def read(self, text: str, hole: Hole, stop: Stop) -> None:
-        """Read all that the widest window shows, for the next fill there. Raises Cancelled."""
-        view = self.views[0]
+    def read(self, text: str, hole: Hole, stop: Stop, least: bool = False) -> None:
+        """Read all that the widest window shows, or the narrowest one, for the next fill there. Raises Cancelled."""
+        view = self.views[-1 if least else 0]
         if view.model.engine is None:
             return  # torch keeps nothing
         block = self._block(view, text, hole)

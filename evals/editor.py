@@ -141,6 +141,13 @@ class EditorProcess:
         params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": kind}}
         return self.begin("textDocument/inlineCompletion", params)
 
+    def cursor(self, uri: str, line: int, column: int) -> Reply:
+        """What most editors ask wherever the cursor comes to rest: whether there is anything to be done."""
+        place = {"line": line, "character": column}
+        context = {"diagnostics": [], "triggerKind": AUTOMATIC}
+        where = {"textDocument": {"uri": uri}, "range": {"start": place, "end": place}}
+        return self.ask("textDocument/codeAction", where | {"context": context})
+
     def command(self, name: str) -> Any:
         return self.ask("workspace/executeCommand", {"command": name, "arguments": []}).result
 

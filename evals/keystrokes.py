@@ -51,11 +51,14 @@ class Key:
         return self.latency - self.worked - self.waited
 
 
-def type_line(editor: EditorProcess, line: Line, number: int, rng: random.Random) -> Iterator[Key]:
-    """One session."""
+def type_line(editor: EditorProcess, line: Line, number: int, rng: random.Random, rest: float = 0) -> Iterator[Key]:
+    """One session. `rest`: seconds between the cursor's coming there, of which the editor tells, and the first key."""
     uri = f"file:///keystrokes/{number}.py"
     row, at = line.text.count("\n", 0, line.at), len(line.indent)
     editor.open(uri, line.holding(line.indent))
+    if rest:
+        editor.cursor(uri, row, at)
+        time.sleep(rest)
     cold = True
     pauses = {at, *(i for i in range(at, len(line.solution)) if rng.random() < 1 / BURST)}
     for column in range(at, len(line.solution)):
@@ -100,9 +103,12 @@ class Pinger:
 @click.command(help=__doc__)
 @click.option("--sessions", type=click.IntRange(1, 120), default=60, show_default=True)
 @click.option("--seed", default=5, show_default=True, help="Which lines, gaps and pauses.")
+@click.option(
+    "--rest", default=0.0, show_default=True, help="Seconds that the cursor rests there before, as editors tell."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="File for one JSON line a key; what it has counts too.")
 @click.option("--part", default="1/1", show_default=True, help="Only every Nth session, as 2/4: parts share one --out.")
-def main(sessions: int, seed: int, out: Path | None, part: str) -> None:
+def main(sessions: int, seed: int, rest: float, out: Path | None, part: str) -> None:
     first, parts = _part(part)
     numbers = range(first, sessions, parts)
     lines = library_lines(sessions + 1, seed)
@@ -114,7 +120,7 @@ def main(sessions: int, seed: int, out: Path | None, part: str) -> None:
         keys = [
             key
             for number in track(numbers, "typing", console=Console(stderr=True))
-            for key in type_line(editor, lines[number], number, random.Random(f"{seed} {number}"))
+            for key in type_line(editor, lines[number], number, random.Random(f"{seed} {number}"), rest)
         ]
         pinger.stop()
     pings = pinger.seconds

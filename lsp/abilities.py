@@ -3,6 +3,7 @@
 from functools import cache
 
 from diffcode.lsp.actions import Actions
+from diffcode.lsp.ahead import Ahead
 from diffcode.lsp.desk import Desk
 from diffcode.lsp.feature import Feature
 from diffcode.lsp.lens import Lens
@@ -21,5 +22,6 @@ def the_session() -> Session:
 def abilities(session: Session | None = None) -> list[Feature]:
     """New ones for a connection."""
     desk = Desk(session or the_session())
-    workshop = Workshop(desk)
-    return [desk, Suggest(desk), Actions(desk, workshop), NextEdit(desk, workshop), Lens(desk)]
+    workshop, ahead = Workshop(desk), Ahead(desk)
+    actions = Actions(desk, workshop, ahead)
+    return [desk, ahead, Suggest(desk, ahead), actions, NextEdit(desk, workshop), Lens(desk)]

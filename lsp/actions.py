@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
+from diffcode.lsp.ahead import Ahead
 from diffcode.lsp.carry import needs_model
 from diffcode.lsp.client import Client
 from diffcode.lsp.desk import Desk
@@ -19,14 +20,15 @@ from diffcode.lsp.workshop import Workshop
 
 STRENGTHS = (0.15, 0.3, 0.6)  # the middle one is the setting's where that is another
 LLM_GENERATED = 1  # CodeActionTag
+INVOKED = 1  # CodeActionTriggerKind: a menu was opened; else the editor asks because the cursor moved
 COMMANDS: tuple[Kind, ...] = ("fill", "rewrite", "vary", "repair", "ripple")
 
 
 class Actions(Feature):
     """Offers at once, without a model; what is chosen is made when the editor resolves it."""
 
-    def __init__(self, desk: Desk, workshop: Workshop) -> None:
-        self.desk, self.workshop = desk, workshop
+    def __init__(self, desk: Desk, workshop: Workshop, ahead: Ahead) -> None:
+        self.desk, self.workshop, self.ahead = desk, workshop, ahead
         self._lazy = self._literal = False
         self._seeds = 0
 
@@ -52,14 +54,19 @@ class Actions(Feature):
     async def _list(self, params: Params) -> list[dict[str, Any]]:
         where = range_(params)
         snapshot = self.desk.look(uri(params))
-        if snapshot is None or not self.server.settings.code_actions:
+        if snapshot is None:
+            return []
+        start, end = snapshot.text.span(where)
+        if start == end and find(params, "context.triggerKind") != INVOKED:
+            self.ahead.cursor_at(snapshot, start)
+        if not self.server.settings.code_actions:
             return []
         reported = _overlapping(params, snapshot)
         only = find(params, "context.only")
         wanted = [kind for kind in KINDS if _within(KINDS[kind], only)]
         offers = []
         filled = False
-        for wish in self._wishes(snapshot, *snapshot.text.span(where), reported):
+        for wish in self._wishes(snapshot, start, end, reported):
             offer = await self._offer(wish, reported) if wish.kind in wanted else None
             if offer is not None and not (wish.kind == "repair" and filled):  # to the grammar `???` is an error
                 filled |= wish.kind == "fill"

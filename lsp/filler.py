@@ -60,8 +60,9 @@ class Filler(Protocol):
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
         """One for each hole, in order. Raises Cancelled within a denoising step once `stop` is set."""
 
-    def read(self, task: Task, stop: Stop) -> None:
-        """All that the window shows round the task's first hole, for what is asked there next. Raises Cancelled."""
+    def read(self, task: Task, stop: Stop, least: bool) -> None:
+        """What the window shows round the task's first hole, for what is asked there next: all of it, or as much as is
+        read in any case. Raises Cancelled."""
 
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         """For every token of characters [start, end). Raises Cancelled."""
@@ -102,8 +103,8 @@ class ModelFiller:
         narrow = infiller.window.budget < self.infiller.window.budget
         return tuple(Written(span.text, span.confidence, span.finished, narrow) for span in fill.spans)
 
-    def read(self, task: Task, stop: Stop) -> None:
-        self.reader.read(task.text, task.holes[0], stop)
+    def read(self, task: Task, stop: Stop, least: bool) -> None:
+        self.reader.read(task.text, task.holes[0], stop, least)
 
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         found = self.infiller.doubts(text, start, end, cancelled=stop)

@@ -69,7 +69,10 @@ class Settings:
         maximum=8192,
     )
     prefetch: bool = _setting(
-        True, "After a suggestion was taken, look for the next one while the model has nothing else to do.", "boolean"
+        True,
+        "Work ahead while the model has nothing else to do: look for the next suggestion when one was taken, and read "
+        "what stands round a cursor that rests.",
+        "boolean",
     )
     least_confidence: float = _setting(
         0.6,

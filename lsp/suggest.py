@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffcode.canvas import normalise
+from diffcode.lsp.ahead import Ahead
 from diffcode.lsp.client import Client
 from diffcode.lsp.desk import Desk, options_of
 from diffcode.lsp.document import Document, Snapshot
@@ -26,9 +27,9 @@ LABEL = 60  # characters
 class Suggest(Feature):
     """Answers from the connection's Suggester, which the desk's other features may share."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, ahead: Ahead) -> None:
         self.desk = desk
-        self.suggester = Suggester(desk)
+        self.suggester = Suggester(desk, ahead)
         self._inline = False  # whether the editor has inline completion
         self._zero_based: bool | None = None  # whether its trigger kinds begin with 0; None: not known yet
 
@@ -58,7 +59,7 @@ class Suggest(Feature):
         return last is not None and last.start <= end <= last.start + len(last.inserted)
 
     def closed(self, document: Document) -> None:
-        self.suggester.closed(document.uri)
+        self.suggester.memory.forget(document.uri)
 
     def settings_changed(self, old: Settings, new: Settings) -> None:
         self.suggester.memory.forget()

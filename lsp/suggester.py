@@ -10,6 +10,7 @@ from diffcode.canvas import line_end_of, normalise
 from diffcode.errors import DiffcodeError
 from diffcode.holes import Hole
 from diffcode.interrupt import Stop
+from diffcode.lsp.ahead import Ahead
 from diffcode.lsp.desk import Desk
 from diffcode.lsp.document import Snapshot, typed
 from diffcode.lsp.filler import Filler, Task, Written
@@ -74,18 +75,11 @@ class _Scene:
 class Suggester:
     """Suggestions for one connection; the newest ask about a document is the one that counts."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, ahead: Ahead) -> None:
+        self.desk, self.ahead = desk, ahead
         self.memory = Memory()
         self._numbers = itertools.count()
         self._newest: dict[str, int] = {}
-        self._reading: dict[str, asyncio.Task[None]] = {}
-
-    def closed(self, uri: str) -> None:
-        """Forget a document, and read it no further: the next one has a use for the processor."""
-        self.memory.forget(uri)
-        if (reading := self._reading.pop(uri, None)) is not None:
-            reading.cancel()
 
     async def suggest(self, ask: Ask) -> Offer | None:
         """What to show, if anything. Silence is an answer: errors of the model are told by the status line."""
@@ -108,7 +102,7 @@ class Suggester:
             if self._newest[uri] != mine or not self.desk.is_now(ask.snapshot):
                 return None
         try:
-            verdict = await self._made(scene, uri, self._many(verdict, scene))
+            verdict = await self._made(scene, ask.snapshot, self._many(verdict, scene))
         except (Superseded, DiffcodeError) as error:
             self.desk.silence = str(error)
             return None
@@ -128,7 +122,7 @@ class Suggester:
         verdict = self._worth_asking(scene, snapshot.uri)
         if verdict.ok:
             with suppress(Superseded, DiffcodeError):
-                await self._made(scene, snapshot.uri, self._many(verdict, scene), Rank.IDLE)
+                await self._made(scene, snapshot, self._many(verdict, scene), Rank.IDLE)
                 self.desk.counts.prefetched += 1
 
     # ---- what it is about
@@ -180,7 +174,7 @@ class Suggester:
 
     # ---- from the model
 
-    async def _made(self, scene: _Scene, uri: str, many: bool, rank: Rank | None = None) -> Verdict:
+    async def _made(self, scene: _Scene, snapshot: Snapshot, many: bool, rank: Rank | None = None) -> Verdict:
         """What the gates say of what the model writes; remembered. Raises Superseded, DiffcodeError."""
         rank = rank or (Rank.ASKED if scene.trigger == "invoked" else Rank.AUTOMATIC)
         task = Task(
@@ -208,14 +202,9 @@ class Suggester:
         if verdict.ok or scene.trigger == "automatic":
             ended = written.finished != "budget"
             self.memory.keep(Suggestion(scene.place, verdict.text, ended=ended, why=verdict.reason))
-        if written.narrow and self.desk.server.settings.prefetch:
-            self._reading[uri] = self.desk.server.endpoint.spawn(self._read_on(task, uri))
+        if written.narrow:
+            self.ahead.finish(snapshot, task)
         return verdict
-
-    async def _read_on(self, task: Task, uri: str) -> None:
-        """Read what there was no time for."""
-        with suppress(Superseded, DiffcodeError):
-            await self.desk.work(lambda filler, stop: filler.read(task, stop), Rank.IDLE, ("read", uri))
 
     def _worth_showing(self, scene: _Scene, new: str, confidence: tuple[float, ...]) -> Verdict:
         where, how = (scene.text, Hole(scene.cursor, scene.cursor), new), (scene.trigger, scene.language)

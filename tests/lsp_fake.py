@@ -34,6 +34,7 @@ class FakeFiller:
         self.tasks: list[Task] = []
         self.doubted: list[str] = []
         self.read_on: list[Task] = []
+        self.read_least: list[Task] = []
         self.stopped = 0
 
     def fill(self, task: Task, stop: Stop, on_step: OnStep | None = None) -> tuple[Written, ...]:
@@ -50,8 +51,8 @@ class FakeFiller:
         found = self.answer(task)
         return tuple(one if isinstance(one, Written) else Written(one, (0.9,)) for one in found)
 
-    def read(self, task: Task, stop: Stop) -> None:
-        self.read_on.append(task)
+    def read(self, task: Task, stop: Stop, least: bool) -> None:
+        (self.read_least if least else self.read_on).append(task)
 
     def doubts(self, text: str, start: int, end: int, stop: Stop) -> tuple[Expected, ...]:
         """The `least_likely` word is 1 in 1000, the others 9 in 10."""

@@ -96,6 +96,12 @@ def test_reading_ahead_changes_no_fill(reader: Reader) -> None:
     assert ahead.fill_with(TEXT, [(2000, 2000)], options).spans[0].tokens == fresh.spans[0].tokens
 
 
+def test_the_least_is_what_the_narrowest_window_shows(reader: Reader) -> None:
+    reader.read(TEXT, HOLE, Stop(), least=True)
+    view, unread = reader.outlook(TEXT, HOLE, 0.0)
+    assert (view.window.budget, unread) == (256, 1)
+
+
 def test_reading_ahead_leaves_a_narrow_window_known(reader: Reader) -> None:
     narrow = reader.views[-1]
     narrow.fill_with(TEXT, [(2000, 2000)], DenoiseOptions(max_tokens=2))

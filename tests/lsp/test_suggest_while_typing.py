@@ -1,19 +1,12 @@
 """Suggestions while somebody types: from memory, void or not, stopped, looked for ahead."""
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from lsp_asks import CURSOR, TEXT, inline, items, typing
 from lsp_fake import FakeFiller, applied, ask, helped, span
-from lsp_kit import URI, Wire, did_change, did_open, notice, request
-
-from diffcode.errors import CANCELLED, Cancelled
-from diffcode.lsp.filler import Written
-from diffcode.syntax import Code
+from lsp_kit import URI, did_change, did_open, notice, request
 
 # ---- typing along
 
@@ -69,32 +62,6 @@ def test_what_was_just_deleted_is_not_offered_again():
             assert await items(wire, 0, text, CURSOR + 7)
             wire.feed(did_change(2, {"range": span(text, CURSOR, CURSOR + 7), "text": ""}))
             assert await items(wire, 1, TEXT, CURSOR) == []
-
-    asyncio.run(run())
-
-
-def test_the_first_question_in_a_file_finds_it_parsed(monkeypatch: pytest.MonkeyPatch):
-    parsed = []
-    monkeypatch.setattr("diffcode.lsp.desk.Code", lambda text, *more: (parsed.append(text), Code(text, *more))[1])
-
-    async def run():
-        async with helped(FakeFiller("math.pi")) as (_, wire):
-            wire.feed(did_open(TEXT))
-            await ask(wire, "s", "workspace/executeCommand", {"command": "diffcode.status"})
-            assert parsed == [TEXT]
-            assert await items(wire, 0, TEXT, CURSOR)
-            assert parsed == [TEXT], "not once more"
-
-    asyncio.run(run())
-
-
-def test_a_file_that_nothing_is_offered_in_is_not_parsed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("diffcode.lsp.desk.Code", None)
-
-    async def run():
-        async with helped(FakeFiller("math.pi"), enabled=False) as (_, wire):
-            wire.feed(did_open(TEXT))
-            assert await items(wire, 0, TEXT, CURSOR) == []
 
     asyncio.run(run())
 
@@ -290,74 +257,6 @@ def test_nothing_is_looked_for_where_that_is_switched_off():
             wire.feed(typing(2, text, len(text), "math.pi"))
             await asyncio.sleep(0.05)
             assert len(filler.tasks) == 1
-
-    asyncio.run(run())
-
-
-# ---- a context that is new
-
-
-@pytest.mark.parametrize(("prefetch", "narrow", "reads"), [(True, True, 1), (True, False, 0), (False, True, 0)])
-def test_what_there_was_no_time_to_read_is_read_afterwards(prefetch, narrow, reads):
-    filler = FakeFiller(lambda _: [Written("math.pi", (0.9,), narrow=narrow)])
-
-    async def run():
-        async with helped(filler, prefetch=prefetch) as (_, wire):
-            wire.feed(did_open(TEXT))
-            assert await items(wire, 0, TEXT, CURSOR)
-            await asyncio.sleep(0.05)
-            assert [task.text for task in filler.read_on] == [TEXT] * reads
-            assert 0 < filler.tasks[0].patience < 1
-
-    asyncio.run(run())
-
-
-class SlowReader(FakeFiller):
-    """Reads on until it is stopped, for five seconds at most."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: [Written("math.pi", (0.9,), narrow=True)])
-        self.reading, self.stopped_reading = threading.Event(), threading.Event()
-
-    def read(self, task, stop):
-        self.reading.set()
-        if stop.wait(5):
-            self.stopped_reading.set()
-            raise Cancelled(CANCELLED)
-
-
-@asynccontextmanager
-async def reading_on(filler: SlowReader) -> AsyncIterator[Wire]:
-    """A server that has made a suggestion for TEXT and reads on."""
-    async with helped(filler) as (_, wire):
-        wire.feed(did_open(TEXT))
-        await items(wire, 0, TEXT, CURSOR)
-        assert await asyncio.to_thread(filler.reading.wait, 5)
-        yield wire
-
-
-def test_a_closed_document_is_read_no_further():
-    filler = SlowReader()
-
-    async def run():
-        async with reading_on(filler) as wire:
-            wire.feed(notice("textDocument/didClose", {"textDocument": {"uri": URI}}))
-            assert await asyncio.to_thread(filler.stopped_reading.wait, 2)
-
-    asyncio.run(run())
-
-
-def test_reading_on_is_in_nobodys_way():
-    filler = SlowReader()
-
-    async def run():
-        async with reading_on(filler) as wire:
-            wire.feed(typing(2, TEXT, CURSOR, "!"))
-            text = TEXT[:CURSOR] + "!" + TEXT[CURSOR:]
-            began = time.monotonic()
-            await items(wire, 1, text, CURSOR + 1)
-            assert time.monotonic() - began < 2
-            assert filler.stopped_reading.is_set()
 
     asyncio.run(run())
 

@@ -1,0 +1,64 @@
+"""Reading what the model will be asked about, while nobody waits: a context that is new takes longer than a fill."""
+
+import asyncio
+from contextlib import suppress
+
+from diffcode.errors import DiffcodeError
+from diffcode.holes import Hole
+from diffcode.lsp.desk import Desk
+from diffcode.lsp.document import Document, Snapshot
+from diffcode.lsp.feature import Feature
+from diffcode.lsp.filler import Task
+from diffcode.lsp.session import Rank, Superseded
+
+REST = 0.2  # seconds; a cursor that moves on sooner is on its way somewhere
+# Seconds since the last key: who typed so lately will type again, and has a use for suggestions that have seen more.
+# For who only reads, a second of both cores wherever the cursor rests is too much.
+EDITING = 60.0
+
+
+class Ahead(Feature):
+    """One reading a document, of the newest place there that anybody looked at."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._reading: dict[str, tuple[tuple[int, int], asyncio.Task[None]]] = {}  # where, by version and line
+
+    def closed(self, document: Document) -> None:
+        """Read it no further: the next one has a use for the processor."""
+        if (reading := self._reading.pop(document.uri, None)) is not None:
+            reading[1].cancel()
+
+    def finish(self, snapshot: Snapshot, task: Task) -> None:
+        """All that the window shows, which there was no time for when a suggestion was asked for."""
+        self._read(snapshot, task, least=False)
+
+    def cursor_at(self, snapshot: Snapshot, cursor: int) -> None:
+        """What a suggestion there needs at least. Editors tell where the cursor is by what they ask for there; the
+        first suggestion in a file then comes as soon as the later ones."""
+        task, reading = Task(str(snapshot), (Hole(cursor, cursor),)), self._reading.get(snapshot.uri)
+        if self.desk.session.loaded and (reading is None or reading[0] != _where(snapshot, task)):
+            self._read(snapshot, task, least=True)
+
+    def _read(self, snapshot: Snapshot, task: Task, least: bool) -> None:
+        if not self.desk.server.settings.prefetch or self.desk.server.documents.get(snapshot.uri) is None:
+            return
+        if (reading := self._reading.get(snapshot.uri)) is not None:
+            reading[1].cancel()
+        reader = self.server.endpoint.spawn(self._work(snapshot, task, least))
+        self._reading[snapshot.uri] = _where(snapshot, task), reader
+
+    async def _work(self, snapshot: Snapshot, task: Task, least: bool) -> None:
+        with suppress(Superseded, DiffcodeError):
+            if least:
+                await asyncio.sleep(REST)
+                if not self.desk.is_now(snapshot):
+                    return
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE)
+            if not least or self.desk.pace.since_key < EDITING:
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE)
+
+
+def _where(snapshot: Snapshot, task: Task) -> tuple[int, int]:
+    """Version and line: within a line a suggestion needs nearly the same."""
+    return snapshot.version, task.text.count("\n", 0, task.holes[0].start)
