@@ -1,14 +1,18 @@
 """Reading what the model will be asked about, while nobody waits: a context that is new takes longer than a fill."""
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from diffcode.errors import DiffcodeError
 from diffcode.holes import Hole
 from diffcode.lsp.desk import Desk
 from diffcode.lsp.document import Document, Snapshot
+from diffcode.lsp.endpoint import NotificationHandler
 from diffcode.lsp.feature import Feature
 from diffcode.lsp.filler import Task
+from diffcode.lsp.messages import Params
+from diffcode.lsp.params import position, uri
 from diffcode.lsp.session import Rank, Superseded
 
 REST = 0.2  # seconds; a cursor that moves on sooner is on its way somewhere
@@ -24,6 +28,15 @@ class Ahead(Feature):
         self.desk = desk
         self._reading: dict[str, tuple[tuple[int, int], asyncio.Task[None]]] = {}  # where, by version and line
 
+    def notifications(self) -> Mapping[str, NotificationHandler]:
+        return {"diffcode/cursor": self._told}
+
+    def _told(self, params: Params) -> None:
+        """A client of ours says where the cursor is."""
+        where, snapshot = position(params), self.desk.look(uri(params))
+        if snapshot is not None:
+            self.cursor_at(snapshot, snapshot.text.offset(where))
+
     def closed(self, document: Document) -> None:
         """Read it no further: the next one has a use for the processor."""
         if (reading := self._reading.pop(document.uri, None)) is not None:
@@ -34,8 +47,8 @@ class Ahead(Feature):
         self._read(snapshot, task, least=False)
 
     def cursor_at(self, snapshot: Snapshot, cursor: int) -> None:
-        """What a suggestion there needs at least. Editors tell where the cursor is by what they ask for there; the
-        first suggestion in a file then comes as soon as the later ones."""
+        """What a suggestion there needs at least: the first one in a file then comes as soon as the later ones. Clients
+        of ours tell where the cursor is, others by asking for code actions there."""
         task, reading = Task(str(snapshot), (Hole(cursor, cursor),)), self._reading.get(snapshot.uri)
         if self.desk.session.loaded and (reading is None or reading[0] != _where(snapshot, task)):
             self._read(snapshot, task, least=True)
@@ -55,6 +68,7 @@ class Ahead(Feature):
                 if not self.desk.is_now(snapshot):
                     return
                 await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE)
+                self.desk.counts.read += 1
             if not least or self.desk.pace.since_key < EDITING:
                 await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE)
 

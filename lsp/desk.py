@@ -47,6 +47,7 @@ class Counts:
     shown: int = 0
     accepted: int = 0
     prefetched: int = 0
+    read: int = 0  # places where the cursor rested
 
 
 class Desk(Feature):

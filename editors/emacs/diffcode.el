@@ -223,7 +223,9 @@ An answer for another text or place is dropped."
     (unless (or (equal before now) (diffcode--follow))
       (diffcode--hide)
       (when (and before (not (equal (car before) (car now))) (not (memq this-command '(undo undo-only undo-redo))))
-        (diffcode--ask 2)))))
+        (diffcode--ask 2))
+      (when (and before (equal (car before) (car now)))
+        (jsonrpc-notify (diffcode--server) :diffcode/cursor (eglot--TextDocumentPositionParams))))))
 
 (defun diffcode-suggest ()
   "Ask for a suggestion."

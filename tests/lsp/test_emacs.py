@@ -90,6 +90,16 @@ def test_ghost_text_accepting_and_undo(emacs: str, tmp_path: Path):
     ]
 
 
+def test_where_point_rests_is_told(emacs: str, tmp_path: Path):
+    script = """
+(goto-char (point-min)) (forward-line 1) (end-of-line) (type "return SPC") (until #'ghost)
+(type "M->")
+(defun figures () (jsonrpc-request (diffcode--server) :workspace/executeCommand '(:command "diffcode.status")))
+(until (lambda () (> (plist-get (figures) :read) 0))) (tell "read")
+"""
+    assert told(emacs, tmp_path, FUNCTION, script) == [["read"]]
+
+
 def test_characters_outside_of_ascii_and_several_lines(emacs: str, tmp_path: Path):
     script = """
 (goto-char (point-min)) (end-of-line) (type "RET") (until #'ghost) (tell (ghost))

@@ -221,6 +221,16 @@ def test_who_asks_by_hand_is_told_why_there_is_nothing(editor: Neovim):
     editor.keys("<Esc>")
 
 
+def test_where_the_cursor_rests_is_told(editor: Neovim):
+    editor.edit(FUNCTION)
+    editor.keys("jAreturn ")
+    wait_for(editor.ghost)
+    editor.keys("<Esc>")
+    read = editor.counts()["read"]
+    editor.keys("G")
+    assert wait_for(lambda: editor.counts()["read"] > read)
+
+
 def test_toggle_and_health(editor: Neovim):
     editor.edit(FUNCTION)
     editor.keys(":DiffcodeToggle<CR>jAreturn ")

@@ -521,6 +521,13 @@ local function attached(buf, client)
       end)
     end
   end
+  api.nvim_create_autocmd("CursorMoved", {
+    group = api.nvim_create_augroup("diffcode.cursor." .. buf, { clear = true }),
+    buffer = buf,
+    callback = function()
+      client:notify("diffcode/cursor", lsp.util.make_position_params(0, client.offset_encoding))
+    end,
+  })
   if native() then
     return lsp.inline_completion.enable(M.options.suggest, { client_id = client.id })
   end

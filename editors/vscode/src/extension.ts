@@ -1,6 +1,7 @@
 // The extension's beginning and end.
 import * as vscode from 'vscode';
 import { commandsOf } from './commands';
+import { CursorWatch } from './cursor';
 import { Server } from './server';
 import { StatusLine } from './status';
 
@@ -14,7 +15,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const watch = vscode.workspace.onDidChangeConfiguration((change) => {
     if (['diffcode.path', 'diffcode.arguments'].some((key) => change.affectsConfiguration(key))) void mine.restart();
   });
-  context.subscriptions.push(output, status, watch, ...commands);
+  context.subscriptions.push(output, status, watch, new CursorWatch(mine), ...commands);
   await mine.start();
 }
 

@@ -55,6 +55,15 @@ export class Server {
     }
   }
 
+  /** The cursor has come to rest there: the server reads what a suggestion will need. */
+  cursorAt(document: vscode.TextDocument, cursor: vscode.Position): void {
+    const client = this.client;
+    if (client?.state !== State.Running) return;
+    const { asTextDocumentIdentifier, asPosition } = client.code2ProtocolConverter;
+    const place = { textDocument: asTextDocumentIdentifier(document), position: asPosition(cursor) };
+    client.sendNotification('diffcode/cursor', place).catch(() => {}); // it is not worth a word
+  }
+
   // Starting and stopping take their turns: a setting may change while the server is being started.
   private next(step: () => Promise<void>): Promise<void> {
     this.turn = this.turn.then(step).catch((error: unknown) => {

@@ -15,7 +15,7 @@ const token = new vscode.api.CancellationTokenSource().token;
 async function until(found, what) {
   const failed = () => vscode.seen.log.some((line) => line.startsWith('error:'));
   for (const end = Date.now() + 20_000; Date.now() < end && !failed(); ) {
-    if (found()) return;
+    if (await found()) return;
     await new Promise((done) => setTimeout(done, 10));
   }
   throw new Error(`waited in vain for ${what}: ${JSON.stringify(vscode.seen)}`);
@@ -51,6 +51,8 @@ async function session(seen) {
   seen.varied = document.text;
   await vscode.run('diffcode.showStatus');
   const flat = vscode.open(`${file}.flat.py`, 'def triple(x):\n', { tabSize: 8, insertSpaces: false });
+  vscode.rest(flat);
+  await until(async () => (await vscode.run('diffcode.status')).read > 0, 'the server to read where the cursor is');
   seen.indented = await suggested(flat, '):');
   await vscode.run('diffcode.toggle');
   await until(() => vscode.icon() === '$(circle-slash)', 'a server that is off');

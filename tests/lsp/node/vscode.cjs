@@ -127,6 +127,7 @@ class InlineCompletionList {
 const opened = new EventEmitter();
 const changed = new EventEmitter();
 const configured = new EventEmitter();
+const selected = new EventEmitter();
 
 class Document {
   version = 1;
@@ -174,6 +175,11 @@ function edit(document, edits) {
 function select(document, text) {
   const start = document.text.indexOf(text);
   editors[0].selection = new Range(document.positionAt(start), document.positionAt(start + text.length));
+}
+
+/** The cursor comes to rest at the beginning of a text. */
+function rest(document) {
+  selected.fire({ textEditor: { document }, selections: [new Range(0, 0, 0, 0)] });
 }
 
 async function applyEdit(whole) {
@@ -243,6 +249,7 @@ const api = {
     tabGroups: { all: [], onDidChangeTabs: never },
     onDidChangeActiveTextEditor: never,
     onDidChangeVisibleTextEditors: never,
+    onDidChangeTextEditorSelection: selected.event,
     createOutputChannel: () => channel,
     createStatusBarItem: () => new StatusBarItem(),
     showInformationMessage: message('information'),
@@ -281,7 +288,7 @@ const EVENTS = ['CloseTextDocument', 'SaveTextDocument', 'ChangeWorkspaceFolders
 for (const name of [...EVENTS.map((one) => `Did${one}`), 'WillSaveTextDocument']) api.workspace[`on${name}`] = never;
 
 const control = {
-  api, seen, providers, commands, open, edit, select,
+  api, seen, providers, commands, open, edit, select, rest,
   choose: () => undefined,
   begin(folder, given) {
     folders.push({ uri: Uri.file(folder), name: 'project', index: 0 });
