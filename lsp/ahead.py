@@ -22,7 +22,7 @@ EDITING = 60.0
 
 
 class Ahead(Feature):
-    """One reading a document, of the newest place there that anybody looked at."""
+    """One reading at a time, of the newest place that anybody looked at."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -50,11 +50,12 @@ class Ahead(Feature):
         """What a suggestion there needs at least: the first one in a file then comes as soon as the later ones. Clients
         of ours tell where the cursor is, others by asking for code actions there."""
         task, reading = Task(str(snapshot), (Hole(cursor, cursor),)), self._reading.get(snapshot.uri)
-        if self.desk.session.loaded and (reading is None or reading[0] != _where(snapshot, task)):
+        wanted = self.desk.session.loaded and self.server.settings.inline_completion
+        if wanted and (reading is None or reading[0] != _where(snapshot, task)):
             self._read(snapshot, task, least=True)
 
     def _read(self, snapshot: Snapshot, task: Task, least: bool) -> None:
-        if not self.desk.server.settings.prefetch or self.desk.server.documents.get(snapshot.uri) is None:
+        if not self.server.settings.prefetch or self.server.documents.get(snapshot.uri) is None:
             return
         if (reading := self._reading.get(snapshot.uri)) is not None:
             reading[1].cancel()
@@ -67,10 +68,10 @@ class Ahead(Feature):
                 await asyncio.sleep(REST)
                 if not self.desk.is_now(snapshot):
                     return
-                await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE)
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE, "read")
                 self.desk.counts.read += 1
             if not least or self.desk.pace.since_key < EDITING:
-                await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE)
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE, "read")
 
 
 def _where(snapshot: Snapshot, task: Task) -> tuple[int, int]:

@@ -224,7 +224,8 @@ An answer for another text or place is dropped."
       (diffcode--hide)
       (when (and before (not (equal (car before) (car now))) (not (memq this-command '(undo undo-only undo-redo))))
         (diffcode--ask 2))
-      (when (and before (equal (car before) (car now)))
+      (when (and before (equal (car before) (car now)) (diffcode--server))
+        (eglot--signal-textDocument/didChange) ; Eglot may have kept the last change back
         (jsonrpc-notify (diffcode--server) :diffcode/cursor (eglot--TextDocumentPositionParams))))))
 
 (defun diffcode-suggest ()
