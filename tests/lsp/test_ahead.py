@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -111,6 +111,14 @@ def test_reading_on_is_in_nobodys_way():
     asyncio.run(run())
 
 
+async def until(found: Callable[[], object]) -> None:
+    """For five seconds at most."""
+    for _ in range(500):
+        if found():
+            return
+        await asyncio.sleep(0.01)
+
+
 async def lightbulb(wire: Wire, id_: str, at: int, text: str = TEXT, **context: object) -> None:
     """What editors ask wherever the cursor comes to rest."""
     where = {"textDocument": {"uri": URI}, "range": span(text, at, at)}
@@ -127,9 +135,9 @@ def test_where_the_cursor_rests_is_read_before_anybody_asks():
             await asyncio.sleep(REST + 0.1)
             assert filler.read_least == [], "no model is loaded for it"
             await items(wire, 0, TEXT, CURSOR)
-            for n, at in enumerate((len(TEXT), 3, 5)):  # on its way
-                await lightbulb(wire, f"l{n}", at, triggerKind=2)
-            await asyncio.sleep(REST + 0.1)
+            on_its_way = (lightbulb(wire, f"l{n}", at, triggerKind=2) for n, at in enumerate((len(TEXT), 3, 5)))
+            await asyncio.gather(*on_its_way)
+            await until(lambda: filler.read_least)
             await lightbulb(wire, "again", 5)
             await lightbulb(wire, "menu", len(TEXT), triggerKind=1)
             await asyncio.sleep(REST + 0.1)
@@ -138,7 +146,7 @@ def test_where_the_cursor_rests_is_read_before_anybody_asks():
             text = f"x{TEXT}"
             wire.feed(typing(2, TEXT, 0, "x"))
             await lightbulb(wire, "typed", 1, text)
-            await asyncio.sleep(REST + 0.1)
+            await until(lambda: filler.read_on)
             assert [task.text for task in filler.read_on] == [task.text for task in filler.read_least[1:]] == [text]
 
     asyncio.run(run())
