@@ -54,7 +54,7 @@ MASKED = -1
 # Tokens of a context that are read at once: what was read before a stop is kept, and a layer of so few, after which one
 # may be stopped, takes 2 ms. (32 to 256 took the same time for 1024 tokens.)
 PIECE = 32
-ROOM = 64  # places behind a context: most fills need no more, and whatever grows is copied
+ROOM = 64  # places behind a new context: most fills need no more, and whatever grows is copied
 POPULATE_READ = 22  # MADV_POPULATE_READ of Linux 5.14
 NO_FAVOURS = Favours()
 
@@ -229,7 +229,8 @@ class NativeSession:
         if self._session is None:
             found = self._contexts.take(context, self._open_ended) if self._contexts is not None else None
             self._session, self._known = found or (self._engine.session(), 0)
-            self._session.reserve(len(context) + ROOM)
+            if found is None:  # what is taken over may have room already, and doubles when it must grow
+                self._session.reserve(len(context) + ROOM)
             self._tokens = list(context[: self._known])
         return self._session
 

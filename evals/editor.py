@@ -142,7 +142,7 @@ class EditorProcess:
         return self.begin("textDocument/inlineCompletion", params)
 
     def cursor(self, uri: str, line: int, column: int) -> Reply:
-        """What most editors ask wherever the cursor comes to rest: whether there is anything to be done."""
+        """What an editor with a light bulb asks wherever the cursor comes to rest."""
         place = {"line": line, "character": column}
         context = {"diagnostics": [], "triggerKind": AUTOMATIC}
         where = {"textDocument": {"uri": uri}, "range": {"start": place, "end": place}}

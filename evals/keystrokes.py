@@ -104,7 +104,11 @@ class Pinger:
 @click.option("--sessions", type=click.IntRange(1, 120), default=60, show_default=True)
 @click.option("--seed", default=5, show_default=True, help="Which lines, gaps and pauses.")
 @click.option(
-    "--rest", default=0.0, show_default=True, help="Seconds that the cursor rests there before, as editors tell."
+    "--rest",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Seconds that the cursor rests there before, as editors tell.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="File for one JSON line a key; what it has counts too.")
 @click.option("--part", default="1/1", show_default=True, help="Only every Nth session, as 2/4: parts share one --out.")

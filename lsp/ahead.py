@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from diffcode.errors import DiffcodeError
 from diffcode.holes import Hole
@@ -21,12 +22,20 @@ REST = 0.2  # seconds; a cursor that moves on sooner is on its way somewhere
 EDITING = 60.0
 
 
+class _Where(NamedTuple):
+    """Within a line a suggestion needs nearly the same."""
+
+    uri: str
+    version: int
+    line: int
+
+
 class Ahead(Feature):
     """One reading at a time, of the newest place that anybody looked at."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self._reading: dict[str, tuple[tuple[int, int], asyncio.Task[None]]] = {}  # where, by version and line
+        self._reading: tuple[_Where, asyncio.Task[None]] | None = None
 
     def notifications(self) -> Mapping[str, NotificationHandler]:
         return {"diffcode/cursor": self._told}
@@ -39,8 +48,8 @@ class Ahead(Feature):
 
     def closed(self, document: Document) -> None:
         """Read it no further: the next one has a use for the processor."""
-        if (reading := self._reading.pop(document.uri, None)) is not None:
-            reading[1].cancel()
+        if self._reading is not None and self._reading[0].uri == document.uri:
+            self._reading[1].cancel()
 
     def finish(self, snapshot: Snapshot, task: Task) -> None:
         """All that the window shows, which there was no time for when a suggestion was asked for."""
@@ -49,18 +58,17 @@ class Ahead(Feature):
     def cursor_at(self, snapshot: Snapshot, cursor: int) -> None:
         """What a suggestion there needs at least: the first one in a file then comes as soon as the later ones. Clients
         of ours tell where the cursor is, others by asking for code actions there."""
-        task, reading = Task(str(snapshot), (Hole(cursor, cursor),)), self._reading.get(snapshot.uri)
-        wanted = self.desk.session.loaded and self.server.settings.inline_completion
-        if wanted and (reading is None or reading[0] != _where(snapshot, task)):
+        task = Task(str(snapshot), (Hole(cursor, cursor),))
+        known = self._reading is not None and self._reading[0] == _where(snapshot, task)
+        if not known and self.desk.session.loaded and self.server.settings.inline_completion:
             self._read(snapshot, task, least=True)
 
     def _read(self, snapshot: Snapshot, task: Task, least: bool) -> None:
         if not self.server.settings.prefetch or self.server.documents.get(snapshot.uri) is None:
             return
-        if (reading := self._reading.get(snapshot.uri)) is not None:
-            reading[1].cancel()
-        reader = self.server.endpoint.spawn(self._work(snapshot, task, least))
-        self._reading[snapshot.uri] = _where(snapshot, task), reader
+        if self._reading is not None:
+            self._reading[1].cancel()
+        self._reading = _where(snapshot, task), self.server.endpoint.spawn(self._work(snapshot, task, least))
 
     async def _work(self, snapshot: Snapshot, task: Task, least: bool) -> None:
         with suppress(Superseded, DiffcodeError):
@@ -68,12 +76,11 @@ class Ahead(Feature):
                 await asyncio.sleep(REST)
                 if not self.desk.is_now(snapshot):
                     return
-                await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE, "read")
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, True), Rank.IDLE)
                 self.desk.counts.read += 1
             if not least or self.desk.pace.since_key < EDITING:
-                await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE, "read")
+                await self.desk.work(lambda filler, stop: filler.read(task, stop, False), Rank.IDLE)
 
 
-def _where(snapshot: Snapshot, task: Task) -> tuple[int, int]:
-    """Version and line: within a line a suggestion needs nearly the same."""
-    return snapshot.version, task.text.count("\n", 0, task.holes[0].start)
+def _where(snapshot: Snapshot, task: Task) -> _Where:
+    return _Where(snapshot.uri, snapshot.version, task.text.count("\n", 0, task.holes[0].start))

@@ -217,16 +217,20 @@ An answer for another text or place is dropped."
                                  (max 0 (- (eglot--lsp-position-to-point end) (point))))))))))
      :error-fn #'ignore :timeout-fn #'ignore)))
 
+(defun diffcode--moved ()
+  "Tell where point is now: if it rests, the server reads what stands there."
+  (when-let ((server (diffcode--server)))
+    (eglot--signal-textDocument/didChange) ; Eglot may have kept the last change back
+    (jsonrpc-notify server :diffcode/cursor (eglot--TextDocumentPositionParams))))
+
 (defun diffcode--after-command ()
   (let ((before diffcode--seen) (now (diffcode--now)))
     (setq diffcode--seen now)
     (unless (or (equal before now) (diffcode--follow))
       (diffcode--hide)
-      (when (and before (not (equal (car before) (car now))) (not (memq this-command '(undo undo-only undo-redo))))
-        (diffcode--ask 2))
-      (when (and before (equal (car before) (car now)) (diffcode--server))
-        (eglot--signal-textDocument/didChange) ; Eglot may have kept the last change back
-        (jsonrpc-notify (diffcode--server) :diffcode/cursor (eglot--TextDocumentPositionParams))))))
+      (cond ((not before))
+            ((equal (car before) (car now)) (diffcode--moved))
+            ((not (memq this-command '(undo undo-only undo-redo))) (diffcode--ask 2))))))
 
 (defun diffcode-suggest ()
   "Ask for a suggestion."

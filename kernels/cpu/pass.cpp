@@ -23,10 +23,7 @@ bool Pass::work(Turn& turn) {
   for (int l = 0; l < shape_.layers; l++) {
     if (turn.thread == 0 && step_.cancelled != nullptr && *step_.cancelled != 0)
       session_.stop_at = std::min(session_.stop_at.load(), number_ * shape_.layers + l);
-    if (states_ || l + 1 < shape_.layers)
-      layer(turn, l);
-    else
-      keys(turn, l);
+    layer(turn, l);
     if (session_.stop_at <= number_ * shape_.layers + l) return false;  // said before this layer's meetings, so all threads agree
   }
   if (!states_) return true;
@@ -59,19 +56,14 @@ void Pass::layer(Turn& turn, int l) {
   const diffcode_layer& w = model_.layers[l];
   const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
   const Adapted qkv = adapted(w.qkv, queries, queries + keys);
-  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false);
+  const bool keys_only = !states_ && l + 1 == shape_.layers;  // all that later rows see of it
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false, keys_only ? queries : 0);
+  place(turn, l);
+  if (keys_only) return;
+  turn.meet();
   map(turn, adapted(w.out), attention(turn, l), session_.x, true);
   gated(turn, w, normed(turn, w.post_norm, w.gate_up.base.group));
   map(turn, adapted(w.down), session_.product, session_.x, true);
-}
-
-// What of a layer later rows see.
-void Pass::keys(Turn& turn, int l) {
-  const diffcode_layer& w = model_.layers[l];
-  const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
-  const Adapted qkv = adapted(w.qkv, queries, queries + keys);
-  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false, queries);
-  place(turn, l);
 }
 
 Pass::Adapted Pass::adapted(const diffcode_map& map, int second, int third) const {
@@ -102,11 +94,8 @@ Bytes& Pass::normed(Turn& turn, const float* weight, int group) {
   });
 }
 
-// Rotary embedding and the rows' keys and values into the cache, then the attention itself.
 Bytes& Pass::attention(Turn& turn, int l) {
   const int width = shape_.head_width, heads = shape_.heads / shape_.kv_heads;
-  place(turn, l);
-  turn.meet();
   const Linear next = view(model_.layers[l].out.base);
   const int pieces = count_ * shape_.kv_heads;
   const size_t share = next.block_bytes() * (next.outputs / kBlock) / pieces;
@@ -125,6 +114,7 @@ Bytes& Pass::attention(Turn& turn, int l) {
   });
 }
 
+// Rotary embedding, and the rows' keys and values into the cache.
 void Pass::place(Turn& turn, int l) {
   const int together = count_ <= kFewRows ? 1 : kTogether;
   turn.each((count_ + together - 1) / together,

@@ -34,7 +34,6 @@ class Pass {
   Adapted adapted(const diffcode_map& map, int second = 0, int third = 0) const;
   void begin(int r);
   void layer(Turn& turn, int l);
-  void keys(Turn& turn, int l);
   Bytes& normed(Turn& turn, const float* weight, int group);
   Bytes& attention(Turn& turn, int l);
   void place(Turn& turn, int l);

@@ -152,6 +152,21 @@ def test_where_the_cursor_rests_is_read_before_anybody_asks():
     asyncio.run(run())
 
 
+def test_a_cursor_in_another_document_ends_the_reading_of_the_first():
+    filler, other = SlowReader(), "file:///other.py"
+
+    async def run():
+        async with helped(filler) as (_, wire):
+            wire.feed(did_open(TEXT, uri=other), did_open(TEXT))
+            await items(wire, 0, TEXT, CURSOR)
+            assert await asyncio.to_thread(filler.reading.wait, 5)
+            place = {"textDocument": {"uri": other}, "position": {"line": 0, "character": 0}}
+            wire.feed(notice("diffcode/cursor", place))
+            assert await asyncio.to_thread(filler.stopped_reading.wait, 2)
+
+    asyncio.run(run())
+
+
 def test_whoever_wants_no_reading_ahead_gets_none():
     filler = FakeFiller("math.pi")
 

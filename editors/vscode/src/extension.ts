@@ -1,7 +1,6 @@
 // The extension's beginning and end.
 import * as vscode from 'vscode';
 import { commandsOf } from './commands';
-import { CursorWatch } from './cursor';
 import { Server } from './server';
 import { StatusLine } from './status';
 
@@ -15,7 +14,10 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const watch = vscode.workspace.onDidChangeConfiguration((change) => {
     if (['diffcode.path', 'diffcode.arguments'].some((key) => change.affectsConfiguration(key))) void mine.restart();
   });
-  context.subscriptions.push(output, status, watch, new CursorWatch(mine), ...commands);
+  const cursor = vscode.window.onDidChangeTextEditorSelection(({ textEditor, selections: [selection, another] }) => {
+    if (selection?.isEmpty && !another) mine.cursorAt(textEditor.document, selection.active);
+  });
+  context.subscriptions.push(output, status, watch, cursor, ...commands);
   await mine.start();
 }
 

@@ -55,7 +55,7 @@ export class Server {
     }
   }
 
-  /** The cursor has come to rest there: the server reads what a suggestion will need. */
+  /** The cursor has come there: if it rests, the server reads what a suggestion will need. */
   cursorAt(document: vscode.TextDocument, cursor: vscode.Position): void {
     const client = this.client;
     if (client?.state !== State.Running) return;
