@@ -44,8 +44,9 @@ def test_humaneval_is_the_official_file():
 
 
 def test_random_span_light_is_read_from_the_official_file():
+    published = official("HumanEval-RandomSpanInfillingLight")  # first, for it skips where there is no such file
     mine = tasks.load("infill-random-light", OFFICIAL / "HumanEval-RandomSpanInfillingLight.jsonl.gz")
-    assert mine == official("HumanEval-RandomSpanInfillingLight")
+    assert mine == published
     assert len(mine) == 164
 
 
