@@ -50,6 +50,7 @@ class EditorProcess:
         self._asked: dict[int, _Asked] = {}
         self._writing = threading.Lock()
         self._versions: dict[str, int] = {}
+        self.strays = 0  # answers to what nobody asked, or asked once
         threading.Thread(target=self._listen, daemon=True).start()
         self.ask("initialize", {"processId": os.getpid(), "rootUri": None, "capabilities": CAPABILITIES})
         self.tell("initialized", {})
@@ -88,6 +89,9 @@ class EditorProcess:
         assert asked.reply is not None
         return asked.reply
 
+    def cancel(self, number: int) -> None:
+        self.tell("$/cancelRequest", {"id": number})
+
     def ask(self, method: str, params: Any, seconds: float = PATIENCE) -> Reply:
         return self.end(self.begin(method, params), seconds)
 
@@ -110,7 +114,9 @@ class EditorProcess:
             now = time.perf_counter()
             if "method" in message:
                 self._answer(message)
-            elif (asked := self._asked.get(message["id"])) is not None:
+            elif (asked := self._asked.get(message["id"])) is None or asked.reply is not None:
+                self.strays += 1
+            else:
                 asked.reply = Reply(message.get("result"), message.get("error"), now - asked.sent)
                 asked.there.set()
 

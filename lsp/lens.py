@@ -84,7 +84,8 @@ class Lens(Feature):
         try:
             items = await self._hints(snapshot)
         except Superseded:
-            raise RequestError(ErrorCode.SERVER_CANCELLED, "something else came first") from None
+            if self.desk.is_now(snapshot):
+                raise RequestError(ErrorCode.SERVER_CANCELLED, "something else came first") from None
         if not self.desk.is_now(snapshot):
             raise RequestError(ErrorCode.CONTENT_MODIFIED, "the document has changed meanwhile")
         return {"kind": "full", "resultId": mark, "items": items}

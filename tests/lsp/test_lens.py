@@ -7,6 +7,7 @@ from lsp_fake import FakeFiller, Loads, ask, helped, span
 from lsp_kit import URI, did_change, did_open, notice, request
 
 from diffcode.lsp import lens
+from diffcode.lsp.session import Superseded
 
 TEXT = "total = 1\nprint(totl)\n"
 AT = TEXT.index("totl")
@@ -128,5 +129,24 @@ def test_a_text_that_changed_meanwhile_is_asked_for_again():
             wire.feed(did_open(TEXT), request(1, "textDocument/diagnostic", PULL))
             wire.feed(did_change(2, {"text": "x"}))
             assert (await wire.answer(1))["error"]["code"] == -32801
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("edited", "code"), [(False, -32802), (True, -32801)])
+def test_reading_that_was_stopped_tells_an_edit_from_other_work(edited, code, monkeypatch):
+    async def run():
+        async with helped(FakeFiller(), PULLS, doubtLens=True) as (_, wire):
+
+            async def stopped(self, snapshot):
+                if edited:
+                    wire.feed(did_change(2, {"text": "x"}))
+                    while self.desk.is_now(snapshot):
+                        await asyncio.sleep(0.001)
+                raise Superseded
+
+            monkeypatch.setattr(lens.Lens, "_hints", stopped)
+            wire.feed(did_open(TEXT), request(1, "textDocument/diagnostic", PULL))
+            assert (await wire.answer(1))["error"]["code"] == code
 
     asyncio.run(run())
