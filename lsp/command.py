@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 # A thread that does not stop must not keep the process when the editor has gone.
 LEAVE_SECONDS = 3.0
+# How long the model's thread may keep the interpreter while an answer waits to be written. With Python's own 5 ms a storm
+# of 500 requests took 2.5 and 3.1 s instead of 1.6 and 1.7, and pings 2.1 and 2.3 ms at p95 instead of 1.7.
+SWITCH_SECONDS = 0.0005
 EPILOG = """\b
 Editors start this by themselves once they are told the command:
   Neovim 0.11+    vim.lsp.config('diffcode', {cmd = {'diffcode', 'lsp'}}); vim.lsp.enable('diffcode')
@@ -79,6 +82,7 @@ def command(
     def make(inlet: "Inlet", outlet: "Outlet") -> "Server":
         return Server(inlet, outlet, features(), log_bodies=log_bodies)
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure("info" if log_bodies and log_level is None else log_level, log_file)
     code = asyncio.run(_serve(make, address, (port or 0, not no_open) if web else None))
     _end_model(code)

@@ -1,9 +1,39 @@
 #include "session.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <new>
 #include <numeric>
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
 namespace diffcode {
+
+Pages::Pages(size_t size) : size_(size) {
+  if (!size) return;
+#ifdef MAP_ANONYMOUS
+  void* found = mmap(nullptr, size * sizeof(float), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (found == MAP_FAILED) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  madvise(found, size * sizeof(float), MADV_HUGEPAGE);  // a wish: without it the pages are small
+#endif
+#else
+  void* found = std::calloc(size, sizeof(float));
+  if (!found) throw std::bad_alloc();
+#endif
+  data_ = static_cast<float*>(found);
+}
+
+Pages::~Pages() {
+  if (!data_) return;
+#ifdef MAP_ANONYMOUS
+  munmap(data_, size_ * sizeof(float));
+#else
+  std::free(data_);
+#endif
+}
 
 Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
     : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads) {
@@ -34,7 +64,7 @@ void Session::reserve(size_t length) {
   const auto& s = model->w.shape;
   const size_t had = capacity, wanted = (std::max(length, capacity * 2) + kAlign - 1) / kAlign * kAlign;
   const size_t planes = static_cast<size_t>(s.layers) * s.kv_heads, width = s.head_width;
-  std::vector<float> had_keys(planes * width * wanted), had_values(planes * width * wanted);
+  Pages had_keys(planes * width * wanted), had_values(planes * width * wanted);
   had_keys.swap(keys);  // nothing has changed yet if there was no memory
   had_values.swap(values);
   capacity = wanted;
@@ -47,8 +77,7 @@ void Session::copy(const Session& from, size_t length) {
   place(from.keys, from.values, from.capacity, length);
 }
 
-void Session::place(const std::vector<float>& from_keys, const std::vector<float>& from_values, size_t stride,
-                    size_t length) {
+void Session::place(const Pages& from_keys, const Pages& from_values, size_t stride, size_t length) {
   const auto& s = model->w.shape;
   const size_t planes = static_cast<size_t>(s.layers) * s.kv_heads, width = s.head_width;
   for (size_t p = 0; p < planes; p++) {

@@ -1,6 +1,7 @@
 // What a step runs on: the model shared by all sessions, a session's context, and the scratch memory of its steps.
 #pragma once
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "engine.h"
@@ -22,6 +23,28 @@ template <typename T>
 void make_room(std::vector<T>& v, size_t size) {
   if (v.size() < size) v.resize(size);
 }
+
+// Floats in pages of their own, zero at first, which go back to the system when they are freed. Contexts come and go at a
+// dozen megabytes each: in malloc's heap they leave holes (90 MB of a language server after an hour's requests).
+class Pages {
+ public:
+  Pages() = default;
+  explicit Pages(size_t size);
+  ~Pages();
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+  void swap(Pages& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  float* data() { return data_; }
+  const float* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  float* data_ = nullptr;
+  size_t size_ = 0;
+};
 
 struct Model {
   diffcode_weights w;
@@ -93,7 +116,7 @@ struct SuccessorScratch {
 struct Session {
   Model* model;
   size_t capacity = 0;
-  std::vector<float> keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
+  Pages keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
   // Scratch of a step, allocated before it.
   std::vector<float> x, qkv, mixed, cos, sin, final_states;
   Bytes input, product;
@@ -118,7 +141,7 @@ struct Session {
 
  private:
   // Put `length` places of planes that have room for `stride` of them where this session keeps them.
-  void place(const std::vector<float>& from_keys, const std::vector<float>& from_values, size_t stride, size_t length);
+  void place(const Pages& from_keys, const Pages& from_values, size_t stride, size_t length);
   size_t plane(int layer, int group) const {
     const auto& s = model->w.shape;
     return (static_cast<size_t>(layer) * s.kv_heads + group) * s.head_width * capacity;
