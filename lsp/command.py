@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 # A thread that does not stop must not keep the process when the editor has gone.
 LEAVE_SECONDS = 3.0
-# How long the model's thread may keep the interpreter while an answer waits to be written. With Python's own 5 ms a storm
+# How long the model's thread may keep the interpreter while an answer waits to be written. With Python's 5 ms a storm
 # of 500 requests took 2.5 and 3.1 s instead of 1.6 and 1.7, and pings 2.1 and 2.3 ms at p95 instead of 1.7.
 SWITCH_SECONDS = 0.0005
 EPILOG = """\b
