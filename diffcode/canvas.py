@@ -40,9 +40,10 @@ class Block:
 class Reach(NamedTuple):
     """How far a fill may reach, from what stands in the hole and round it on its line."""
 
-    inserts_line: bool  # an insertion before the first column of a line that has text: the line end belongs to it
+    inserts_line: bool  # before the first column of a line that has text: the line end belongs to the fill
     one_line: bool  # the hole is a part of one line, and so is the fill
     one_block: bool  # the fill ends with the block that it begins
+    whole_lines: bool = False  # the hole held whole lines, and so does the fill
 
 
 def line_end_of(text: str) -> str:
@@ -103,6 +104,7 @@ def reach_of(text: str, hole: Hole) -> Reach:
         inserts_line=followed and (inside.endswith("\n") or (not inside and at_start)),
         one_line=of_one_line and not alone,
         one_block=(of_one_line and alone) or not text[hole.end :].strip(),
+        whole_lines=inside.endswith("\n"),
     )
 
 

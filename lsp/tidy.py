@@ -72,9 +72,10 @@ def _without_head(new: str, head: str) -> str:
 
 def _without_suffix(new: str, text: str, hole: Hole, head: str) -> str:
     """What the fill's own end would have cut: a suggestion that was kept while the user typed on may need it again."""
-    inserts_line = reach_of(text, hole).inserts_line
+    reach = reach_of(text, hole)
     suffix = normalise(text[hole.end : hole.end + REACH])
-    found = StopRule(suffix, inserts_line=inserts_line, head=head).finish(new, "eos").text
+    rule = StopRule(suffix, inserts_line=reach.inserts_line, whole_lines=reach.whole_lines, head=head)
+    found = rule.finish(new, "eos").text
     rest = suffix.split("\n", 1)[0].strip()
     return found.rstrip().removesuffix(rest) if rest and not rest.strip(";,:") else found  # a sign that ends the line
 

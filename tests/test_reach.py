@@ -34,7 +34,7 @@ def test_a_hole_within_a_line_stays_one(text: str):
 
 @pytest.mark.parametrize("text", ALONE)
 def test_a_hole_that_has_a_line_for_itself_may_become_a_block(text: str):
-    assert reach(text) == (False, False, True)
+    assert reach(text) == Reach(False, False, True)
 
 
 def test_where_nothing_follows_a_fill_is_one_block():
@@ -55,6 +55,13 @@ def test_other_fills_may_have_several_lines(text: str):
 @pytest.mark.parametrize("text", ["<?a = 1\nb = 2\n?>c = 3\n", "a = 1\n<?b = 2\nf(x)\n?>c = 3\n", "<?f(a,\n  b?>)\n"])
 def test_a_hole_of_several_lines_may_become_several_lines(text: str):
     assert not reach(text).one_line
+
+
+def test_a_hole_that_held_whole_lines_is_whole_lines():
+    assert reach("a = 1\n<?b = 2\n?>c = 3\n").whole_lines
+    assert reach("<?b = 2\r\n?>c = 3\r\n").whole_lines
+    assert not reach("a = 1\n<??>c = 3\n").whole_lines
+    assert not reach("a = 1\n<?b = 2?>\nc = 3\n").whole_lines
 
 
 def test_an_insertion_behind_a_byte_order_mark_inserts_a_line():

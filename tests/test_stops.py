@@ -236,6 +236,28 @@ def test_an_inserted_line_keeps_or_gets_its_line_end(suffix: str, text: str, wan
     assert rule.check("a = 1\n") == Cut("a = 1\n", "line")
 
 
+@pytest.mark.parametrize(
+    # what follows the hole, what the model writes and ends by itself, what becomes of it
+    ("suffix", "text", "wanted"),
+    [
+        ("sing, maybe = self.any\n", "    missing, may", "    missing, may"),
+        ("   else:\n", "        i = ord('A')\n     ", "        i = ord('A')\n     "),  # spaces go on with the next line's
+        ("    return x\n", "    x = 1\n", "    x = 1\n"),
+        ("    return x\n", "    x = 1", "    x = 1\n"),  # indentation within a line: never meant
+        ("import os\n", "", ""),
+    ],
+)
+def test_a_model_that_ends_within_a_line_goes_on_in_the_suffix(suffix: str, text: str, wanted: str):
+    assert StopRule(suffix, inserts_line=True).finish(text, "eos").text == wanted
+    assert StopRule(suffix, inserts_line=True, whole_lines=True).finish(text, "eos").text in (wanted, f"{wanted}\n")
+
+
+def test_whole_lines_stay_whole_lines():
+    assert StopRule("b = 2\n", inserts_line=True, whole_lines=True).finish("a = 1", "eos").text == "a = 1\n"
+    assert StopRule("b = 2\n", inserts_line=True).finish("a = 1", "budget").text == "a = 1\n"
+    assert StopRule("b = 2\n", inserts_line=True).finish("a = 1", "eos").text == "a = 1"
+
+
 # ---- what holds for any text
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odd_texts import texts
 
-from diffcode.canvas import reach_of
+from diffcode.canvas import Reach, reach_of
 from diffcode.holes import apply_edits, check_holes
 from diffcode.lsp.stubs import Stub, find_stubs
 from diffcode.syntax import LANGUAGES, Code, faults
@@ -140,7 +140,7 @@ def test_a_body_on_its_own_line_may_become_several_lines():
         (stub,) = find_stubs(Code(text, "python"))
         assert stub.multi_line
         assert text[stub.hole.start : stub.hole.end] == "..."
-        assert reach_of(text, stub.hole) == (False, False, True)
+        assert reach_of(text, stub.hole) == Reach(False, False, True)
     (stub,) = find_stubs(Code("def f(x): ...\n", "python"))
     assert not stub.multi_line
     assert reach_of("def f(x): ...\n", stub.hole).one_line
