@@ -67,7 +67,7 @@ class StopRule:
         return Cut(text + "\n" if unfinished and not self._joins(reason) else text, reason)
 
     def _joins(self, reason: str) -> bool:
-        """A line without its end is the beginning of the suffix's line. So says the model.
+        """The model ended the fill within a line, and so means it to go on in the suffix's first line.
 
         It was trained to end a line that it inserts: of 144 pieces of library code that were whole lines and that it
         ended itself, none lacked the end, and of 4 without one all went on in the next line.

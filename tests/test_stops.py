@@ -241,7 +241,7 @@ def test_an_inserted_line_keeps_or_gets_its_line_end(suffix: str, text: str, wan
     ("suffix", "text", "wanted"),
     [
         ("sing, maybe = self.any\n", "    missing, may", "    missing, may"),
-        ("   else:\n", "        i = ord('A')\n     ", "        i = ord('A')\n     "),  # spaces go on with the next line's
+        ("   else:\n", "        i = ord('A')\n     ", "        i = ord('A')\n     "),  # the next line's indentation
         ("    return x\n", "    x = 1\n", "    x = 1\n"),
         ("    return x\n", "    x = 1", "    x = 1\n"),  # indentation within a line: never meant
         ("import os\n", "", ""),
