@@ -22,6 +22,11 @@ class Line:
     solution: str  # without its line end
 
     @property
+    def row(self) -> int:
+        """The missing line's number, from 0."""
+        return self.text.count("\n", 0, self.at)
+
+    @property
     def indent(self) -> str:
         return self.solution[: len(self.solution) - len(self.solution.lstrip())]
 

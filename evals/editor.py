@@ -50,7 +50,7 @@ class EditorProcess:
         self._asked: dict[int, _Asked] = {}
         self._writing = threading.Lock()
         self._versions: dict[str, int] = {}
-        self.strays = 0  # answers to what nobody asked, or asked once
+        self.strays = 0  # answers beyond the one that each question is owed
         threading.Thread(target=self._listen, daemon=True).start()
         self.ask("initialize", {"processId": os.getpid(), "rootUri": None, "capabilities": CAPABILITIES})
         self.tell("initialized", {})

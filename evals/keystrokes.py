@@ -54,7 +54,7 @@ class Key:
 def type_line(editor: EditorProcess, line: Line, number: int, rng: random.Random, rest: float = 0) -> Iterator[Key]:
     """One session. `rest`: seconds between the cursor's coming there, of which the editor tells, and the first key."""
     uri = f"file:///keystrokes/{number}.py"
-    row, at = line.text.count("\n", 0, line.at), len(line.indent)
+    row, at = line.row, len(line.indent)
     editor.open(uri, line.holding(line.indent))
     if rest:
         editor.cursor(uri, row, at)

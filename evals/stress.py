@@ -68,7 +68,7 @@ def opened(editor: EditorProcess, line: Line, number: int) -> str:
 
 def ask(editor: EditorProcess, uri: str, line: Line) -> int:
     """Begin a suggestion where `line` is missing, as by hand: nothing is put off or kept back."""
-    return editor.begin_suggestion(uri, line.text.count("\n", 0, line.at), len(line.indent), INVOKED)
+    return editor.begin_suggestion(uri, line.row, len(line.indent), INVOKED)
 
 
 def edits(editor: EditorProcess, rng: random.Random) -> Finding:
@@ -93,7 +93,7 @@ def timed(what: str, seconds: Sequence[float], most: float) -> Finding:
     return Finding(what, len(seconds), f"p50 {low:.2f} ms, p95 {high:.2f} ms", f"p95 under {most:g} ms", high < most)
 
 
-def cancels(editor: EditorProcess, lines: Sequence[Line], rng: random.Random) -> list[Finding]:
+def cancels(editor: EditorProcess, lines: Sequence[Line], rng: random.Random) -> Finding:
     """One suggestion after the other, cancelled 20 to 200 ms after it was asked for."""
     seconds, ready = [], 0
     for number, line in enumerate(track(lines, "cancels", console=Console(stderr=True))):
@@ -109,7 +109,7 @@ def cancels(editor: EditorProcess, lines: Sequence[Line], rng: random.Random) ->
         else:
             ready += 1
         editor.close(uri)
-    return [timed(f"from a cancel to its answer ({ready} were ready before)", seconds, 50)]
+    return timed(f"from a cancel to its answer ({ready} were ready before)", seconds, 50)
 
 
 def storm(editor: EditorProcess, line: Line, count: int) -> Finding:
@@ -155,12 +155,11 @@ def long_day(editor: EditorProcess, lines: Sequence[Line], requests: int) -> Fin
 
 def typed(editor: EditorProcess, line: Line, number: int) -> list[Reply]:
     uri = opened(editor, line, number)
-    row, column = line.text.count("\n", 0, line.at), len(line.indent)
-    asked = []
+    column, asked = len(line.indent), []
     for key in line.solution.strip():
-        editor.insert(uri, row, column, key)
+        editor.insert(uri, line.row, column, key)
         column += 1
-        asked.append(editor.begin_suggestion(uri, row, column))
+        asked.append(editor.begin_suggestion(uri, line.row, column))
         time.sleep(0.003)
     replies = [editor.end(request) for request in asked]
     editor.close(uri)
@@ -187,19 +186,25 @@ def dead_editor() -> Finding:
         time.sleep(0.1)
         editor.send_signal(signal.SIGKILL)
         began = time.perf_counter()
-    while not gone(server) and time.perf_counter() - began < GONE:
-        time.sleep(0.005)
-    seconds, left = time.perf_counter() - began, not gone(server)
+    left = not gone(server, GONE)
+    seconds = time.perf_counter() - began
     value = "the server lives on" if left else f"the server was gone {1000 * seconds:.0f} ms later"
     return Finding("kill -9 of the editor while a suggestion is made", 1, value, "no process left", not left)
 
 
-def gone(process: int) -> bool:
-    """A zombie, which nobody has asked after yet, is gone too."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf8").rpartition(") ")[2].startswith("Z")
-    except OSError:
-        return True
+def gone(process: int, seconds: float) -> bool:
+    """Whether it ends within so many seconds. A zombie, which nobody has asked after yet, is gone too."""
+    end = time.perf_counter() + seconds
+    while True:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text(encoding="utf8").rpartition(") ")[2]
+        except OSError:
+            return True
+        if state.startswith("Z"):
+            return True
+        if time.perf_counter() >= end:
+            return False
+        time.sleep(0.005)
 
 
 def findings(requests: int, seed: int) -> list[Finding]:
@@ -209,7 +214,7 @@ def findings(requests: int, seed: int) -> list[Finding]:
         rows = [edits(editor, rng)]
         editor.end(ask(editor, opened(editor, lines[0], -1), lines[0]))  # loads the model
         pinger = Pinger(editor)
-        rows += cancels(editor, lines, rng)
+        rows.append(cancels(editor, lines, rng))
         pinger.stop()
         rows.append(timed("ping while suggestions are made", pinger.seconds, 10))
         rows.append(storm(editor, lines[0], min(2_000, requests)))

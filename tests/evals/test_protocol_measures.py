@@ -3,8 +3,6 @@
 import os
 import random
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +15,7 @@ from diffcode.evals import keystrokes, packages
 from diffcode.evals.cuts import Line
 from diffcode.evals.editor import INVOKED, EditorProcess, Reply, applied, items, uri_of
 
-TESTS = Path(__file__).parent.parent
-FAKE = (sys.executable, str(TESTS / "lsp" / "node" / "fake_server.py"), "lsp")
 BEFORE, SOLUTION, BEHIND = "def triple(x):\n", "    return 2 * x", "\n\nprint(triple(2))\n"
-
-
-@pytest.fixture
-def editor(monkeypatch: pytest.MonkeyPatch) -> Iterator[EditorProcess]:
-    """An editor at the other end of a server that writes `2 * x` behind `return ` and `h` behind ` * `."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "lsp" / "node")]))
-    with EditorProcess(FAKE) as opened:
-        yield opened
-    assert opened.server.returncode == 0
 
 
 def test_a_line_is_typed_and_every_pause_told(editor: EditorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,12 +41,11 @@ def test_a_line_is_typed_and_every_pause_told(editor: EditorProcess, monkeypatch
     assert "2.0" in next(row for row in said.splitlines() if "ping" in row)
 
 
-def test_parts_share_the_sessions_and_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_share_the_sessions_and_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_server) -> None:
     line = Line(BEFORE + BEHIND, len(BEFORE), SOLUTION)
     monkeypatch.setattr(keystrokes, "library_lines", lambda count, seed: [line] * count)
     monkeypatch.setattr(keystrokes, "GAP", 0.0)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "lsp" / "node")]))
-    monkeypatch.setattr(keystrokes, "EditorProcess", lambda: EditorProcess(FAKE))
+    monkeypatch.setattr(keystrokes, "EditorProcess", lambda: EditorProcess(fake_server))
     options = ["--sessions", "3", "--out", str(tmp_path / "keys.jsonl"), "--part"]
     first = CliRunner().invoke(keystrokes.main, [*options, "1/2"])
     both = CliRunner().invoke(keystrokes.main, [*options, "2/2"])
@@ -135,9 +121,8 @@ def test_only_needed_lines_are_holes(package: packages.Package) -> None:
     assert list(package.holes(random.Random(0), {there})) == []
 
 
-def test_holes_that_were_measured_are_kept(package: packages.Package, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS / "lsp" / "node")]))
-    monkeypatch.setattr(packages, "EditorProcess", lambda: EditorProcess(FAKE))
+def test_holes_that_were_measured_are_kept(package: packages.Package, tmp_path: Path, monkeypatch, fake_server) -> None:
+    monkeypatch.setattr(packages, "EditorProcess", lambda: EditorProcess(fake_server))
     for _ in range(2):
         done = CliRunner().invoke(packages.main, ["--holes", "2", "--out", str(tmp_path), "made"])
         assert done.exit_code == 0, done.output

@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 
 from diffcode.evals.editor import INVOKED, EditorProcess, items
+from diffcode.evals.stress import anonymous
 
 TESTS = Path(__file__).parent.parent
 FAKE = (sys.executable, str(TESTS / "lsp" / "node" / "fake_server.py"), "lsp")
 REQUESTS, WARM, BATCH = 10_000, 2_000, 20
 MOST = 8  # MB that the other 8,000 may add; measured 2.2
-
-
-def resident(process_id: int) -> float:
-    """Anonymous memory in MB: pages of files come and go as the kernel likes."""
-    status = Path(f"/proc/{process_id}/status").read_text(encoding="utf8")
-    return int(next(row for row in status.splitlines() if row.startswith("RssAnon")).split()[1]) / 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
@@ -38,7 +33,7 @@ def test_ten_thousand_requests_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -
             shown += sum(bool(items(reply)) for reply in replies[::2])
             editor.close(uri)
             if first + BATCH in (WARM, REQUESTS):
-                sizes[first + BATCH] = resident(editor.server.pid)
+                sizes[first + BATCH] = anonymous(editor.server.pid)
     assert shown > REQUESTS / 40
     assert sizes[REQUESTS] - sizes[WARM] < MOST, sizes
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from lsp_kit import DEMO, URI, connect, did_change, did_open, framed, notice, request, shut_down, start
 
+from diffcode.evals.stress import gone
 from diffcode.lsp.parent import alive
 
 ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(DEMO.parent)}
@@ -21,19 +22,6 @@ DEMO_COMMAND = (sys.executable, str(DEMO))
 
 def demo(**options):
     return start(command=DEMO_COMMAND, env=ENVIRONMENT, **options)
-
-
-def gone(process_id: int, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_session_over_standard_input_and_output():
@@ -181,7 +169,7 @@ def test_kill_9_of_the_editor_leaves_no_process():
         assert not gone(server, 0.2)
         parent.send_signal(signal.SIGKILL)
         # not waited for: a zombie is dead too
-        assert gone(server)
+        assert gone(server, 10)
         assert not gone(keeper, 0.1)
     finally:
         os.kill(keeper, signal.SIGKILL)
