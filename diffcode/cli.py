@@ -175,7 +175,7 @@ def cli(ctx: click.Context) -> None:
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
 @click.option("--infill", metavar="PATH", help="The adapter that is merged into the weights, or none.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... (the fastest one by default).")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8, int5 and int4 are the CPU engine's.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8, int5, int4 and bf16 are the CPU engine's.")
 def fill(**given: Any) -> None:
     """Fill the holes of FILE (- reads standard input) and print a diff.
 

@@ -7,9 +7,9 @@ from diffcode.errors import BadOption
 
 POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "leftmost")
 
-# Of the weights. The first three are the CPU engine's; int8 is the default on a CPU where it was built, bfloat16 is the
+# Of the weights. The first four are the CPU engine's; int8 is the default on a CPU where it was built, bfloat16 is the
 # default elsewhere.
-ENGINE_DTYPES = ("int8", "int5", "int4")
+ENGINE_DTYPES = ("int8", "int5", "int4", "bf16")
 DTYPES = (*ENGINE_DTYPES, "bfloat16", "float32")
 
 DEFAULT_SPAN_ROWS = 4  # where there is no plan: the starter adapter was trained with 4

@@ -1,4 +1,4 @@
-"""The CPU engine behind the denoising loop: a model's weights packed to few bits, and sessions in it.
+"""The CPU engine behind the denoising loop: a model's weights packed for it, and sessions in it.
 
 The packed base is written once beside the merged weights and memory-mapped, so that processes share it; a span adapter
 is small and packed when it is loaded.
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ctypes import c_int32
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from diffcode.kernels.cpu.engine import (
 )
 from diffcode.kernels.cpu.engine import Guess as EngineGuess
 from diffcode.kernels.cpu.native import library
-from diffcode.kernels.pack import BLOCK, Form, PackedLinear, pack_linear, pick_outputs, product
+from diffcode.kernels.pack import BF16, BLOCK, Form, PackedLinear, pack_linear, pick_outputs, product
 from diffcode.loading import ModelShape, weights_identity
 from diffcode.policies import Guess
 from diffcode.rounding import rounded
@@ -49,7 +50,7 @@ from diffcode.tokens import Tokens
 
 FORMAT = 4  # of the packed file
 # How a model's maps are rounded, by its dtype.
-FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32)}
+FORMS = {"int8": Form(8, 128), "int5": Form(5, 32), "int4": Form(4, 32), "bf16": BF16}
 MASKED = -1
 # Tokens of a context that are read at once: what was read before a stop is kept, and a layer of so few, after which one
 # may be stopped, takes 2 ms. (32 to 256 took the same time for 1024 tokens.)
@@ -93,7 +94,7 @@ def packed_weights(
 
 
 def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
-    """A span adapter in 8 bits, with its kept outputs of the base's head. It reads the rows that the base reads."""
+    """A span adapter in 8 bits or bf16, with its outputs of the base's head. It reads the rows that the base reads."""
     low_rank = packed_low_ranks(adapter.layers, base)
     head = base.head if adapter.kept_N is None else pick_outputs(base.head, adapter.kept_N)
     kept_N = None if adapter.kept_N is None else adapter.kept_N.int()
@@ -102,14 +103,14 @@ def packed_adapter(adapter: SpanAdapter, base: EngineWeights) -> EngineAdapter:
 
 
 def packed_low_ranks(layers: Sequence[Mapping[str, LowRank]], base: EngineWeights) -> LowRanks:
-    """Low-rank maps in 8 bits, for rows as the base reads them."""
+    """Low-rank maps in 8 bits, or in bf16 beside bf16, for rows as the base reads them."""
     s = base.shape
     parts = {"qkv": (s.heads * s.head_width, *(s.kv_heads * s.head_width,) * 2), "gate_up": (s.ffn, s.ffn)}
     return [
         {
             name: (
-                pack_linear(low.down_rD, None, Form(8, mine.maps[name].group)),
-                pack_linear(_stacked(low.up_Er, parts.get(name, (s.width,)))),
+                pack_linear(low.down_rD, None, replace(base.head.form_beside, group=mine.maps[name].group)),
+                pack_linear(_stacked(low.up_Er, parts.get(name, (s.width,))), None, base.head.form_beside),
             )
             for name, low in layer.items()
         }
@@ -129,7 +130,8 @@ def _stacked(up_Er: Tensor, parts: tuple[int, ...]) -> Tensor:
 def _successor(low: LowRank, head: PackedLinear) -> EngineSuccessor:
     state_rD, token_rD = low.down_rD.chunk(2, dim=1)
     narrow, turn = product(head, low.up_Er)
-    return EngineSuccessor(pack_linear(state_rD), pack_linear(token_rD), turn, narrow)
+    state, token = (pack_linear(x, None, head.form_beside) for x in (state_rD, token_rD))
+    return EngineSuccessor(state, token, turn, narrow)
 
 
 def packed_name(folder: Path, dtype: str) -> Path:
@@ -144,7 +146,7 @@ def _write(backbone: Backbone, tokens: Tokens, file: Path, form: Form, report: R
     done, total = 0, backbone.numbers * form.bits // 8
     for name, packed in rounded(backbone, tokens, form):
         tensors |= _named(name, packed)
-        done += packed.weights.numel()
+        done += packed.weights.numel() * packed.weights.element_size()
         if report is not None:
             report(Progress(f"rounding the weights to {form.bits} bits", done, max(done, total)))
     for i, layer in enumerate(backbone.layers):

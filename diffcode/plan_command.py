@@ -287,7 +287,7 @@ def table(plan: "Plan") -> "Table":
     rates = plan.rates
     grid.caption = (
         f"{plan.isa}, {plan.threads} threads: {rates.bytes_a_second / 1e9:.0f} GB/s out of memory, "
-        f"{rates.operations_a_second / 1e12:.2f} T operations/s on bytes"
+        f"{rates.operations_a_second / 1e12:.2f} T operations/s"
     )
     return grid
 

@@ -103,7 +103,7 @@ def make_plan(model: Model, isa: str, report: Callable[[str], None] = lambda _: 
     assert model.engine is not None
     assert model.packed is not None
     report("the machine's rates")
-    machine = Rates(*rates(model.packed.head.weights, model.engine.threads))
+    machine = Rates(*rates(model.packed.head, model.engine.threads))
     agrees = tuple(agreement(model)) if model.adapter else ()
     forwards = []
     for kind in kinds(len(agrees)):

@@ -1,6 +1,6 @@
-"""A model's maps rounded for the CPU engine: to 8 bits each by itself, to fewer by what they read where code is filled.
+"""A model's maps rounded for the CPU engine: to bf16 or 8 bits each by itself, to fewer by what they read in code.
 
-In the second case the model runs over some thousand tokens of canvases, layer by layer with what is already rounded,
+In the last case the model runs over some thousand tokens of canvases, layer by layer with what is already rounded,
 and each map is fitted to the rows that reach it (kernels/fit.py). The texts are this package's own modules.
 """
 
@@ -26,7 +26,7 @@ Named = Iterator[tuple[str, PackedLinear]]
 
 def rounded(backbone: Backbone, tokens: Tokens, form: Form) -> Named:
     """Every map that the engine reads, "layers.0.qkv" to "head"."""
-    return plain(backbone, form) if form.bits == 8 else fitted(backbone, canvases(tokens, CANVASES), form)
+    return plain(backbone, form) if form.bits >= 8 else fitted(backbone, canvases(tokens, CANVASES), form)
 
 
 def plain(backbone: Backbone, form: Form) -> Named:

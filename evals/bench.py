@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 OURS = "diffcode int8"
 SINGLE = "infill-single"  # its problems, filled up to the newline; nothing is run
 EPILOG = """\b
-Engines: int8 (the CPU engine), bfloat16, compiled (bfloat16 through torch.compile),
-and llama.cpp with the published 4-bit file (Q4_K_M) or turned into Q4_0 or Q8_0;
+Engines: int8, bf16, int5, int4 (the CPU engine), bfloat16 (torch), compiled (the same
+through torch.compile), and llama.cpp with the published 4-bit file (Q4_K_M) or turned into Q4_0 or Q8_0;
 that needs pip install llama-cpp-python. llama.cpp fills left to right.
 
 \b
 Examples:
-  diffcode bench                              int8 against bfloat16
+  diffcode bench                              int8 against torch in bfloat16
   diffcode bench --engines int8,Q4_K_M,Q4_0,Q8_0 --problems 40
   diffcode bench --out runs/bench             keep every timing, and a plot
 """
@@ -99,11 +99,11 @@ def _racers(
     engines: Sequence[str], policies: Sequence[str], context: int, threads: int | None, **load: Any
 ) -> "list[Racer]":
     from diffcode import hub
-    from diffcode.config import DenoiseOptions, WindowOptions
+    from diffcode.config import ENGINE_DTYPES, DenoiseOptions, WindowOptions
     from diffcode.evals.race import QUANTISATIONS, llama, own
     from diffcode.kernels.cpu.engine import default_threads
 
-    known = {"int8": "int8", "bfloat16": "bfloat16", "compiled": "bfloat16"}
+    known = dict.fromkeys(ENGINE_DTYPES, "diffcode") | dict.fromkeys(("bfloat16", "compiled"), "torch")
     for name in engines:
         if name not in known and name not in QUANTISATIONS:
             raise BadOption(f"there is no engine {name!r}: choose from {', '.join([*known, *QUANTISATIONS])}")
@@ -116,7 +116,8 @@ def _racers(
     like = racers[0].cold.model
     for name in (n for n in engines if n != "int8"):
         if name in known:
-            racers += own(f"torch {name}", known[name], ["leftmost"], window, **load)
+            dtype = "bfloat16" if name == "compiled" else name
+            racers += own(f"{known[name]} {name}", dtype, ["leftmost"], window, **load)
         else:
             racers.append(llama(name, like, window, hub.pull(), threads or default_threads()))
     return racers

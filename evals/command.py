@@ -61,7 +61,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--adapter", metavar="PATH", help="A span adapter's folder, or none.")
 @click.option("--infill", metavar="PATH", help="The infilling adapter's folder, merged into the weights, or none.")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ...")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8, int5 and int4 are the CPU engine's.")
+@click.option("--dtype", type=click.Choice(DTYPES), help="Precision; int8, int5, int4 and bf16 are the CPU engine's.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. [default: runs/TASK-DATE]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--unsafe", is_flag=True, help="Run the tests even if nothing can isolate them.")

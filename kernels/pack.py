@@ -1,9 +1,9 @@
-"""Weights in the forms that the CPU engine reads: blocks of 32 outputs in 8, 5 or 4 bits, a scale for each group of
-inputs.
+"""Weights in the forms that the CPU engine reads: blocks of 32 outputs in bf16, or in 8, 5 or 4 bits with a scale for
+each group of inputs.
 
-The layout is that of `kernels/cpu/ops.h`. A map [E, D] becomes unsigned numbers (value + 2^(bits - 1)) in the order
-[E / 32, D / 4, 32, 4], under 8 bits several to a byte, and scales bf16 [E / 32, D / G, 32]; E is padded to a multiple
-of 32.
+The layout is that of `kernels/cpu/ops.h`. A map [E, D] becomes bf16 in the order [E / 32, D / 2, 32, 2], or unsigned
+numbers (value + 2^(bits - 1)) in the order [E / 32, D / 4, 32, 4], under 8 bits several to a byte, and scales bf16
+[E / 32, D / G, 32]; E is padded to a multiple of 32.
 """
 
 from dataclasses import dataclass
@@ -23,29 +23,34 @@ SHARE = 0.985
 class Form:
     """How a map is rounded."""
 
-    bits: int = 8
-    group: int = GROUP
+    bits: int = 8  # 16: bf16
+    group: int = GROUP  # 0: no scales
 
 
 INT8 = Form()
+BF16 = Form(16, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
     """One linear map, ready for the engine."""
 
-    weights: Tensor  # uint8 [E / 32, D / 4, 32, 4] of 8 bits, else [E / 32, D / 8, 32 * bits]
-    scales: Tensor  # bf16 [E / 32, D / G, 32]
+    weights: (
+        Tensor  # bf16 [E / 32, D / 2, 32, 2]; uint8 [E / 32, D / 4, 32, 4] of 8 bits, else [E / 32, D / 8, 32 * bits]
+    )
+    scales: Tensor  # bf16 [E / 32, D / G, 32], of bf16 weights [E / 32, 0, 32]
     bias: Tensor | None  # fp32 [E]
     outputs: int  # before padding
 
     @property
     def bits(self) -> int:
+        if self.weights.dtype == torch.bfloat16:
+            return 16
         return 8 if self.weights.ndim == 4 else self.weights.shape[2] // BLOCK
 
     @property
     def inputs(self) -> int:
-        return self.weights.shape[1] * (4 if self.weights.ndim == 4 else 8)
+        return self.weights.shape[1] * (self.weights.shape[3] if self.weights.ndim == 4 else 8)
 
     @property
     def padded(self) -> int:
@@ -53,12 +58,20 @@ class PackedLinear:
 
     @property
     def group(self) -> int:
-        return self.inputs // self.scales.shape[1]
+        return self.inputs // self.scales.shape[1] if self.scales.shape[1] else 0
+
+    @property
+    def form_beside(self) -> Form:
+        """That of small maps in the same model."""
+        return BF16 if self.bits == 16 else INT8
 
 
 def pack_linear(weight_ED: Tensor, bias_E: Tensor | None = None, form: Form = INT8) -> PackedLinear:
-    """Round a map by groups of inputs. D must divide by 4; a map whose D or groups do not divide by 8 gets 8 bits."""
+    """Round a map, by groups of inputs if not to bf16. D must divide by 4; less than 8 bits are had where D and groups
+    divide by 8."""
     outputs, inputs = weight_ED.shape
+    if form.bits == 16:
+        return pack_numbers(weight_ED.bfloat16(), weight_ED.new_zeros(outputs, 0, dtype=torch.bfloat16), bias_E, 16)
     size = group_of(inputs, form.group)
     bits = form.bits if size % 8 == 0 else 8
     parts = weight_ED.reshape(-1, size).split(max(1, CHUNK // size))
@@ -67,12 +80,12 @@ def pack_linear(weight_ED: Tensor, bias_E: Tensor | None = None, form: Form = IN
 
 
 def pack_numbers(values_ED: Tensor, scales_EN: Tensor, bias_E: Tensor | None, bits: int) -> PackedLinear:
-    """A rounded map: unsigned numbers, and a scale for each of N groups of inputs."""
+    """A rounded map: bf16 or unsigned numbers, and a scale for each of N groups of inputs."""
     outputs = len(values_ED)
     padding = (0, 0, 0, -outputs % BLOCK)
-    values_ED, scales_EN = F.pad(values_ED, padding, value=1 << bits - 1), F.pad(scales_EN, padding)
+    values_ED, scales_EN = F.pad(values_ED, padding, value=_zero(bits)), F.pad(scales_EN, padding)
     bias = None if bias_E is None else F.pad(bias_E.float(), padding[2:])
-    scales = scales_EN.view(-1, BLOCK, scales_EN.shape[1]).transpose(1, 2).contiguous()
+    scales = scales_EN.view(len(values_ED) // BLOCK, BLOCK, scales_EN.shape[1]).transpose(1, 2).contiguous()
     return PackedLinear(_blocks(values_ED, bits), scales, bias, outputs)
 
 
@@ -104,8 +117,15 @@ def _up(scale_G: Tensor) -> Tensor:
     return torch.where(near_G < scale_G, above_G, near_G)
 
 
+def _zero(bits: int) -> int:
+    """The number that stands for zero."""
+    return 0 if bits == 16 else 1 << bits - 1
+
+
 def _blocks(values_ED: Tensor, bits: int) -> Tensor:
     """Numbers in the order that a tile reads them."""
+    if bits == 16:
+        return values_ED.view(-1, BLOCK, values_ED.shape[1] // 2, 2).transpose(1, 2).contiguous()
     fours = values_ED.view(-1, BLOCK, values_ED.shape[1] // 4, 4).transpose(1, 2)
     if bits == 8:
         return fours.contiguous()
@@ -118,8 +138,8 @@ def _blocks(values_ED: Tensor, bits: int) -> Tensor:
 
 
 def _numbers_of(packed: PackedLinear) -> Tensor:
-    """Unsigned numbers [E / 32, D / 4, 32, 4]: what `_blocks` was given."""
-    if packed.bits == 8:
+    """Numbers [E / 32, D / 4, 32, 4], of bf16 [E / 32, D / 2, 32, 2]: what `_blocks` was given."""
+    if packed.bits >= 8:
         return packed.weights
     nibbles = packed.weights[:, :, : BLOCK * 4]
     pairs = torch.stack([nibbles & 15, nibbles >> 4], 2)
@@ -134,19 +154,21 @@ def pick_outputs(packed: PackedLinear, outputs_N: Tensor) -> PackedLinear:
     every = torch.cat([outputs_N, outputs_N.new_zeros(-len(outputs_N) % BLOCK)])
     block, lane = every // BLOCK, every % BLOCK
     numbers = _numbers_of(packed)[block, :, lane].flatten(1)
-    scales = packed.scales[block, :, lane].unflatten(0, (-1, BLOCK)).transpose(1, 2).contiguous()
+    scales = packed.scales[block, :, lane].unflatten(0, (len(every) // BLOCK, BLOCK)).transpose(1, 2).contiguous()
     return PackedLinear(_blocks(numbers, packed.bits), scales, None, len(outputs_N))
 
 
 def unpack_linear(packed: PackedLinear) -> Tensor:
     """The map that the engine computes with, fp32 [E, D]: the specification of the rounding."""
-    values = _numbers_of(packed).transpose(1, 2).reshape(packed.padded, packed.inputs).float() - (1 << packed.bits - 1)
+    values = _numbers_of(packed).transpose(1, 2).reshape(packed.padded, packed.inputs).float() - _zero(packed.bits)
+    if not packed.group:
+        return values[: packed.outputs]
     scales = packed.scales.float().transpose(1, 2).reshape(packed.padded, -1).repeat_interleave(packed.group, 1)
     return (values * scales)[: packed.outputs]
 
 
 def product(packed: PackedLinear, up_Dr: Tensor) -> tuple[PackedLinear, PackedLinear]:
-    """`packed(up(x))` as two maps in 8 bits, [E, k] and [k, r], k as narrow as SHARE allows.
+    """`packed(up(x))` as two maps in 8 bits or bf16, [E, k] and [k, r], k as narrow as SHARE allows.
 
     The r dimensions are turned so that the outputs are largest in the first ones; the rest is left out.
     """
@@ -160,7 +182,8 @@ def product(packed: PackedLinear, up_Dr: Tensor) -> tuple[PackedLinear, PackedLi
     turn_kr = turn_rr[:, len(turn_rr) - kept :].T.contiguous()
     narrow_Dk = up_Dr @ turn_kr.T
     parts = [_part(packed, slice(i, i + 256)) @ narrow_Dk for i in range(0, len(packed.weights), 256)]
-    return pack_linear(torch.cat(parts)[: packed.outputs]), pack_linear(turn_kr)
+    narrow_Ek = torch.cat(parts)[: packed.outputs]
+    return pack_linear(narrow_Ek, None, packed.form_beside), pack_linear(turn_kr, None, packed.form_beside)
 
 
 def _part(packed: PackedLinear, blocks: slice) -> Tensor:

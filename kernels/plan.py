@@ -13,17 +13,17 @@ class Formats:
     """What a forward reads."""
 
     bits: int  # of a weight
-    group: int  # weights that share a scale
+    group: int  # weights that share a scale, 0: they have none
     scale: int  # bytes
     cache: int  # bytes of a number in the context's cache
 
     def weight_bytes(self, count: int) -> int:
         """Of `count` weights with their scales."""
-        return count * self.bits // 8 + count // self.group * self.scale
+        return count * self.bits // 8 + (count // self.group * self.scale if self.group else 0)
 
 
 INT8 = Formats(8, 128, 2, 4)  # the CPU engine's
-BF16 = Formats(16, 128, 0, 2)
+BF16 = Formats(16, 0, 0, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Rates:
     """What the machine can do."""
 
     bytes_a_second: float
-    operations_a_second: float  # multiplications and additions of bytes
+    operations_a_second: float  # multiplications and additions of bytes, or of bf16 where the weights are
 
 
 @dataclass(frozen=True, slots=True)

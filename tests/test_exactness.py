@@ -14,7 +14,7 @@ import torch
 
 from diffcode.backbone import KVCache
 from diffcode.canvas import make_block
-from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.config import ENGINE_DTYPES, DenoiseOptions, WindowOptions
 from diffcode.evals.cuts import library_lines
 from diffcode.holes import Hole
 from diffcode.infill import Infiller
@@ -40,9 +40,9 @@ def pairs(infiller: Infiller, places: int):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("dtype", "places"), [("float32", 50), ("int8", 100), ("int5", 25)])
+@pytest.mark.parametrize(("dtype", "places"), [("float32", 50), ("int8", 100), ("int5", 25), ("bf16", 25)])
 def test_every_token_is_left_to_rights(dtype: str, places: int):
-    if dtype.startswith("int") and native.library() is None:
+    if dtype in ENGINE_DTYPES and native.library() is None:
         pytest.skip("the CPU engine was not built here")
     found = list(pairs(Infiller.from_pretrained(dtype=dtype, window=WINDOW), places))
     assert len(found) == places

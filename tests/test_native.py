@@ -36,13 +36,19 @@ SHAPES = {
 
 
 def exact(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
-    """A packed map as the engine computes it: rows in 8 bits by groups, weights by what they are."""
-    groups = x.float().unflatten(-1, (-1, packed.group))
+    """A packed map as the engine computes it: rows in 8 bits by groups or in bf16, weights by what they are."""
+    y = in_form(x.float(), packed.group).double() @ unpack_linear(packed).double().T
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def in_form(x: Tensor, group: int) -> Tensor:
+    """Rows as such a map reads them."""
+    if group == 0:
+        return x.bfloat16().float()
+    groups = x.unflatten(-1, (-1, group))
     most = groups.abs().amax(-1, keepdim=True)
     inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
-    bytes_ = ((groups * inverse).round() * (most / 127)).flatten(-2)
-    y = bytes_.double() @ unpack_linear(packed).double().T
-    return (y if bias is None else y + bias).to(x.dtype)
+    return ((groups * inverse).round() * (most / 127)).flatten(-2)
 
 
 def rounding(model: Model, base: EngineWeights, packed: EngineAdapter) -> Callable[..., Tensor]:
@@ -60,8 +66,8 @@ def rounding(model: Model, base: EngineWeights, packed: EngineAdapter) -> Callab
     known |= {model.backbone.head_VD.data_ptr(): base.head}
     for layer, mine in zip(adapter.layers, packed.low_rank, strict=True):
         for name, (low, high) in mine.items():
-            known |= {layer[name].down_rD.data_ptr(): pack_linear(layer[name].down_rD, None, Form(8, low.group))}
-            known |= {layer[name].up_Er.data_ptr(): pack_linear(layer[name].up_Er, None, Form(8, high.group))}
+            for weight, half in ((layer[name].down_rD, low), (layer[name].up_Er, high)):
+                known |= {weight.data_ptr(): pack_linear(weight, None, Form(half.bits, half.group))}
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         width = weight.shape[1]
@@ -86,7 +92,9 @@ def following(packed: EngineSuccessor) -> Callable[..., Tensor]:
     return successor
 
 
-@pytest.fixture(params=[*((shape, "int8") for shape in SHAPES), ("four heads", "int5"), ("four heads", "int4")])
+@pytest.fixture(
+    params=[*((shape, "int8") for shape in SHAPES), *(("four heads", dtype) for dtype in ("int5", "int4", "bf16"))]
+)
 def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, Model]:
     """(torch with rounded maps, native), the same weights and adapter, a successor map included."""
     shape, dtype = request.param
@@ -314,5 +322,5 @@ def test_the_default_model_takes_under_900_megabytes() -> None:
     """
     Model.load()  # what is made but once
     done = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
-    packed = max(file.stat().st_size for file in (cache_home() / "packed").glob("*.safetensors"))
+    packed = max(file.stat().st_size for file in (cache_home() / "packed").glob("*-int8-*.safetensors"))
     assert int(done.stdout) + packed / 2**20 < 900

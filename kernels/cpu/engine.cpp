@@ -145,17 +145,17 @@ int32_t diffcode_step_run(void* handle, const diffcode_step* step, diffcode_gues
   return -1;
 }
 
-void diffcode_rates(int32_t threads, const uint8_t* memory, int64_t size, double* bytes, double* operations) {
-  diffcode::measure_rates(std::max(1, threads), memory, static_cast<size_t>(size), bytes, operations);
+void diffcode_rates(int32_t threads, const uint8_t* memory, int64_t size, int32_t bits, double* bytes,
+                    double* operations) {
+  diffcode::measure_rates(std::max(1, threads), memory, static_cast<size_t>(size), bits, bytes, operations);
 }
 
 int32_t diffcode_linear_run(const diffcode_linear* packed, const float* x, int32_t rows, float* y) try {
   const diffcode::Ops* ops = diffcode::best_ops();
   const diffcode::Linear linear = diffcode::view(*packed);
-  const size_t width = linear.inputs;
   diffcode::Quantised bytes;
-  bytes.plan(rows, width);
-  for (int r = 0; r < rows; r++) bytes.put(*ops, x + r * width, r, rows, linear.inputs, linear.group);
+  bytes.plan(rows, linear.row_bytes());
+  for (int r = 0; r < rows; r++) bytes.put(*ops, x + static_cast<size_t>(r) * linear.inputs, r, rows, linear);
   ops->linear(linear, bytes.rows(), rows, 0, linear.outputs, y, linear.outputs, false);
   return 0;
 } catch (const std::bad_alloc&) {

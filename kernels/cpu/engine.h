@@ -6,7 +6,7 @@
 
 extern "C" {
 
-constexpr int32_t kVersion = 8;
+constexpr int32_t kVersion = 9;
 
 struct diffcode_shape {
   int32_t layers, width, heads, kv_heads, head_width, ffn, vocabulary, kept;  // kept: rows of the span rows' head
@@ -89,8 +89,9 @@ int64_t diffcode_session_bytes(void* session);
 int32_t diffcode_step_run(void* session, const diffcode_step* step, diffcode_guess* base, diffcode_guess* spans,
                           float* hidden);
 // What this machine can do with `threads` threads: bytes a second out of `memory`, which should be too large for the
-// caches, and multiplications and additions of bytes a second. Takes a fifth of a second each.
-void diffcode_rates(int32_t threads, const uint8_t* memory, int64_t size, double* bytes, double* operations);
+// caches, and multiplications and additions a second, of bf16 (`bits` 16) or of bytes. Takes a fifth of a second each.
+void diffcode_rates(int32_t threads, const uint8_t* memory, int64_t size, int32_t bits, double* bytes,
+                    double* operations);
 // One linear map of fp32 rows [rows, D] to y [rows, padded outputs], for tests and measurements.
 int32_t diffcode_linear_run(const diffcode_linear* linear, const float* x, int32_t rows, float* y);
 }

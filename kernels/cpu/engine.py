@@ -251,7 +251,7 @@ def linear_of(packed: PackedLinear) -> native.Linear:
 
 
 def linear(x_RD: Tensor, packed: PackedLinear) -> Tensor:
-    """One packed map over fp32 rows, [R, E]: rows are rounded to 8 bits as in a step."""
+    """One packed map over fp32 rows, [R, E]: rows are rounded as in a step."""
     x_RD, y_RE = x_RD.float().contiguous(), torch.zeros(len(x_RD), packed.padded)
     library = native.library()
     assert library is not None
@@ -260,16 +260,18 @@ def linear(x_RD: Tensor, packed: PackedLinear) -> Tensor:
     return y_RE[:, : packed.outputs]
 
 
-def rates(weights: Tensor, threads: int | None = None) -> tuple[float, float]:
-    """Bytes a second out of memory, and multiplications and additions of bytes a second, of this machine.
+def rates(packed: PackedLinear, threads: int | None = None) -> tuple[float, float]:
+    """Bytes a second out of memory, and multiplications and additions a second, of bytes or bf16, of this machine.
 
-    `weights`: anything large, best the packed weights that a step will read; under 64 MB the caches answer.
+    `packed`: the largest map that a step will read; under 64 MB the caches answer.
     """
     library = native.library()
     assert library is not None
     found = c.c_double(), c.c_double()
+    weights = packed.weights
     size = weights.numel() * weights.element_size()
-    library.diffcode_rates(threads or default_threads(), weights.data_ptr(), size, *map(c.byref, found))
+    where = (weights.data_ptr(), size, packed.bits)
+    library.diffcode_rates(threads or default_threads(), *where, *map(c.byref, found))
     return found[0].value, found[1].value
 
 

@@ -38,7 +38,7 @@ Head::Head(Model& model, HeadScratch& scratch, const diffcode_linear& linear, co
 }
 
 void Head::plan(int rows) {
-  scratch_.rows.plan(rows, linear_.inputs);
+  scratch_.rows.plan(rows, linear_.row_bytes());
   make_room(scratch_.partials, static_cast<size_t>(rows) * kChunks);
 }
 
@@ -61,9 +61,8 @@ void Head::work(Turn& turn, const float* states, int count, const uint8_t* allow
 }
 
 void Head::round(Turn& turn, const float* states, int count) {
-  const int width = linear_.inputs;
   turn.each(count, [&](int r) {
-    scratch_.rows.put(ops_, states + static_cast<size_t>(r) * width, r, count, width, linear_.group);
+    scratch_.rows.put(ops_, states + static_cast<size_t>(r) * linear_.inputs, r, count, linear_);
   });
 }
 
@@ -111,14 +110,14 @@ void SpanHeads::plan() {
   const size_t width = w.shape.width, inner = w.successor_token.outputs, widest = std::max(width, inner);
   const size_t rows = step_.span_rows, anchors = step_.anchors;
   mine_.ones.assign(widest, 1.0f);
-  mine_.states.plan(rows, width);
+  mine_.states.plan(rows, width * model_.number());
   make_room(mine_.inner, rows * inner);
   make_room(mine_.logits, rows * head_.padded());
   for (Follower& follower : mine_.followers) {
     make_room(follower.before, anchors);
     make_room(follower.row, widest);
     make_room(follower.added, anchors * w.successor_up.outputs);
-    follower.bytes.plan(anchors, widest);
+    follower.bytes.plan(anchors, widest * model_.number());
   }
 }
 
@@ -147,7 +146,7 @@ void SpanHeads::all_places(Turn& turn, const float* states) {
   turn.each(rows, [&](int r) {
     float* normed = mine_.followers[turn.thread].row.data();
     ops.rms_norm(states + static_cast<size_t>(r) * width, mine_.ones.data(), normed, width, model_.w.shape.norm_eps);
-    mine_.states.put(ops, normed, r, rows, width, down.group);
+    mine_.states.put(ops, normed, r, rows, down);
   });
   turn.meet();
   turn.each(pieces + kChunks, [&](int piece) {
@@ -169,7 +168,7 @@ void SpanHeads::follow(Turn& turn, int place) {
     const size_t stands = step_.shown[place] >= 0 ? step_.shown[place] : mine.before[a];
     for (int d = 0; d < width; d++) mine.row[d] = from_bf16(w.embedding[stands * width + d]);
     ops.rms_norm(mine.row.data(), mine_.ones.data(), mine.row.data(), width, w.shape.norm_eps);
-    mine.bytes.put(ops, mine.row.data(), a, anchors, width, token.group);
+    mine.bytes.put(ops, mine.row.data(), a, anchors, token);
   }
   // Rows of one place lie a window apart.
   float* sums = mine_.inner.data() + static_cast<size_t>(place) * inner;
@@ -180,11 +179,11 @@ void SpanHeads::follow(Turn& turn, int place) {
   turn.meet();
   for (int a = 0; a < anchors; a++) {
     ops.silu_product(sums + a * apart, mine_.ones.data(), mine.row.data(), up.inputs);
-    mine.bytes.put(ops, mine.row.data(), a, anchors, up.inputs, up.group);
+    mine.bytes.put(ops, mine.row.data(), a, anchors, up);
   }
   ops.linear(up, mine.bytes.rows(), anchors, 0, up.outputs, mine.added.data(), up.outputs, false);
   for (int a = 0; a < anchors; a++)
-    mine.bytes.put(ops, mine.added.data() + static_cast<size_t>(a) * up.outputs, a, anchors, head.inputs, head.group);
+    mine.bytes.put(ops, mine.added.data() + static_cast<size_t>(a) * up.outputs, a, anchors, head);
   turn.each(kChunks, [&](int slice) {
     ops.linear(head, mine.bytes.rows(), anchors, head_.first(slice), head_.first(slice + 1), logits(place),
                static_cast<size_t>(step_.window) * head_.padded(), true);

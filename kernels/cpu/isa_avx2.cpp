@@ -125,12 +125,39 @@ inline void products(const uint8_t* w, const int8_t* x, size_t apart, int quads,
   }
 }
 
+// Two inputs of eight outputs, or of one row, as the first ones and the second ones.
+struct Pair {
+  __m256 even, odd;
+
+  explicit Pair(__m256i both)
+      : even(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16))),
+        odd(_mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-65536)))) {}
+};
+
+// As `products`, of bf16 and added to `sums`. A sum takes the first inputs' product and then the second ones'.
+template <int R, int P>
+inline void products_bf16(const uint8_t* w, const int8_t* x, size_t apart, int pairs, int part, __m256 (&sums)[P][R]) {
+  for (int k = 0; k < pairs; k++, w += kBlock * 4, x += apart) {
+    ahead(w);
+#pragma GCC unroll 4
+    for (int p = 0; p < P; p++) {
+      const Pair weights(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + (part + p) * 32)));
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) {
+        const Pair numbers(four_of(x + r * 4));
+        sums[p][r] = _mm256_fmadd_ps(weights.even, numbers.even, sums[p][r]);
+        sums[p][r] = _mm256_fmadd_ps(weights.odd, numbers.odd, sums[p][r]);
+      }
+    }
+  }
+}
+
 // Rows `begin` to `begin + R` of a tile of MR rows, P times eight outputs at a time.
 template <int MR, int R, int P, int BITS>
 inline void some(const Linear& linear, const Rows& rows, int row, int begin, int block, float* y, size_t stride, bool add) {
-  const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
-  const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = linear.block_bytes() / groups;
-  const int8_t* x = rows.values + static_cast<size_t>(row) * inputs + begin * 4;
+  const int groups = linear.groups(), quads = linear.group / 4;
+  const size_t first = static_cast<size_t>(block) * kBlock, group_bytes = static_cast<size_t>(linear.group) * kBlock * BITS / 8;
+  const int8_t* x = rows.values + row * linear.row_bytes() + begin * 4;
   const size_t apart = rows.apart(MR);
   for (int part = 0; part < kBlock / 8; part += P) {
     const uint8_t* w = linear.weights + block * linear.block_bytes();
@@ -138,7 +165,8 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
     __m256 sums[P][R];
     for (int p = 0; p < P; p++)
       for (int r = 0; r < R; r++) sums[p][r] = _mm256_setzero_ps();
-    for (int g = 0; g < groups; g++) {
+    if constexpr (BITS == 16) products_bf16<R, P>(w, x, apart, linear.inputs / 2, part, sums);
+    for (int g = 0; BITS != 16 && g < groups; g++) {
       __m256i totals[P][R];
       products<R, P, BITS>(w + g * group_bytes, x + g * quads * apart, apart, quads, part, totals);
       for (int r = 0; r < R; r++) {
@@ -167,7 +195,7 @@ inline void some(const Linear& linear, const Rows& rows, int row, int begin, int
 template <int MR, int BITS>
 inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
   constexpr int kRows = 6, kWhole = MR / kRows * kRows, kRest = MR - kWhole;
-  constexpr int kParts = MR <= 2 ? 4 : MR <= (BITS == 8 ? 5 : 3) ? 2 : 1;
+  constexpr int kParts = MR <= 2 ? 4 : MR <= (BITS >= 8 ? 5 : 3) ? 2 : 1;
   for (int begin = 0; begin < kWhole; begin += kRows)
     some<MR, kRows, 1, BITS>(linear, rows, row, begin, block, y, stride, add);
   if constexpr (kRest > 0) some<MR, kRest, kParts, BITS>(linear, rows, row, kWhole, block, y, stride, add);
@@ -190,11 +218,27 @@ int64_t spin(int rounds) {
   return static_cast<int64_t>(rounds) * 12 * 16 * 2;
 }
 
+int64_t spin_bf16(int rounds) {
+  __m256 sums[12];
+#pragma GCC unroll 12
+  for (int s = 0; s < 12; s++) sums[s] = _mm256_setzero_ps();
+  __m256 weights = _mm256_set1_ps(3), numbers = _mm256_set1_ps(5);
+  for (int i = 0; i < rounds; i++) {
+    asm volatile("" : "+x"(weights), "+x"(numbers));
+#pragma GCC unroll 12
+    for (int s = 0; s < 12; s++) sums[s] = _mm256_fmadd_ps(weights, numbers, sums[s]);
+  }
+#pragma GCC unroll 12
+  for (int s = 0; s < 12; s++) asm volatile("" ::"x"(sums[s]));
+  return static_cast<int64_t>(rounds) * 12 * 8 * 2;
+}
+
 constexpr int kLanes = 8, kManyHeads = 4;
 
 #include "ops.inl"
 
-const Ops table = {"avx2", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};
+const Ops table = {"avx2",       rms_norm, quantise, narrow, linear,    rotate,
+                   silu_product, attend,   head,     spin,   spin_bf16, walk};
 
 }  // namespace avx2
 

@@ -1,4 +1,5 @@
-// AVX-512 with VNNI: Intel from Ice Lake on, AMD from Zen 4 on.
+// AVX-512 with VNNI: Intel from Ice Lake on, AMD from Zen 4 on. Products of bf16 (Intel from Sapphire Rapids on, AMD from
+// Zen 4 on) are a table of their own.
 #include "ops.h"
 
 #if defined(__x86_64__)
@@ -56,13 +57,70 @@ inline __m512 scales_at(const uint16_t* from) {
 // rate, and then 5 or 9 rows waited for memory and computed by turns.
 constexpr int kAhead = 16384;  // bytes
 
+// What a tile has summed up, from memory into `y`.
+template <int MR>
+inline void put(const Linear& linear, const float (&sums)[MR][kBlock], int row, int block, float* y, size_t stride, bool add) {
+  for (int r = 0; r < MR; r++) {
+    float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
+    for (int i = 0; i < kBlock; i += 16) {
+      __m512 value = _mm512_load_ps(sums[r] + i);
+      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + i));
+      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + i));
+      _mm512_storeu_ps(to + i, value);
+    }
+  }
+}
+
+// Two inputs of 16 outputs times those of a row.
+template <bool DOTS>
+inline void multiply(__m512& sum, __m512i weights, __m512i numbers) {
+  if constexpr (DOTS) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(numbers));  // see `dot`
+  } else {
+    const __m512i odd = _mm512_set1_epi32(-65536);
+    const auto single = [](__m512i bits) { return _mm512_castsi512_ps(bits); };
+    sum = _mm512_fmadd_ps(single(_mm512_slli_epi32(weights, 16)), single(_mm512_slli_epi32(numbers, 16)), sum);
+    sum = _mm512_fmadd_ps(single(_mm512_and_si512(weights, odd)), single(_mm512_and_si512(numbers, odd)), sum);
+  }
+}
+
+template <int MR, bool DOTS>
+inline void tile_bf16(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  const uint8_t* w = linear.weights + block * linear.block_bytes();
+  const int8_t* x = rows.values + row * linear.row_bytes();
+  const size_t apart = rows.apart(MR);
+  __m512 dots[MR][2];
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) dots[r][0] = dots[r][1] = _mm512_setzero_ps();
+  for (int k = 0; k < linear.inputs; k += 2, w += 128, x += apart) {
+    const __m512i low = _mm512_loadu_si512(w), high = _mm512_loadu_si512(w + 64);
+    _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(w) + kAhead + 64, _MM_HINT_T1);
+#pragma GCC unroll 12
+    for (int r = 0; r < MR; r++) {
+      int32_t two;
+      __builtin_memcpy(&two, x + r * 4, 4);
+      const __m512i numbers = _mm512_set1_epi32(two);
+      multiply<DOTS>(dots[r][0], low, numbers);
+      multiply<DOTS>(dots[r][1], high, numbers);
+    }
+  }
+  alignas(64) float sums[MR][kBlock];
+#pragma GCC unroll 12
+  for (int r = 0; r < MR; r++) {
+    _mm512_store_ps(sums[r], dots[r][0]);
+    _mm512_store_ps(sums[r] + 16, dots[r][1]);
+  }
+  put<MR>(linear, sums, row, block, y, stride, add);
+}
+
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
 // rows' bytes can then be broadcast four at a time. The sums over groups live in memory on purpose: kept in registers
 // they would push out the 24 accumulators of the inner loop.
 template <int MR, int BITS>
-inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+inline void tile_bytes(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
   using Weights = Fours<BITS>;
-  const int inputs = linear.inputs, groups = inputs / linear.group, quads = linear.group / 4;
+  const int inputs = linear.inputs, groups = linear.groups(), quads = linear.group / 4;
   const uint8_t* w = linear.weights + block * linear.block_bytes();
   const uint16_t* scales = linear.scales + static_cast<size_t>(block) * groups * kBlock;
   const int8_t* x = rows.values + static_cast<size_t>(row) * inputs;
@@ -108,15 +166,15 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int block, flo
       _mm512_store_ps(sums[r] + 16, _mm512_fmadd_ps(second, _mm512_mul_ps(high_scale, mine), _mm512_load_ps(sums[r] + 16)));
     }
   }
-  for (int r = 0; r < MR; r++) {
-    float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
-    for (int i = 0; i < kBlock; i += 16) {
-      __m512 value = _mm512_load_ps(sums[r] + i);
-      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + i));
-      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + i));
-      _mm512_storeu_ps(to + i, value);
-    }
-  }
+  put<MR>(linear, sums, row, block, y, stride, add);
+}
+
+constexpr int kDots = -16;  // as BITS: bf16, where the processor multiplies it
+
+template <int MR, int BITS>
+inline void tile(const Linear& linear, const Rows& rows, int row, int block, float* y, size_t stride, bool add) {
+  if constexpr (BITS == 16 || BITS == kDots) tile_bf16<MR, BITS == kDots>(linear, rows, row, block, y, stride, add);
+  else tile_bytes<MR, BITS>(linear, rows, row, block, y, stride, add);
 }
 
 int64_t spin(int rounds) {
@@ -133,11 +191,36 @@ int64_t spin(int rounds) {
   return static_cast<int64_t>(rounds) * 24 * 64 * 2;
 }
 
+template <bool DOTS>
+int64_t spin_bf16(int rounds) {
+  __m512 sums[24];
+#pragma GCC unroll 24
+  for (int s = 0; s < 24; s++) sums[s] = _mm512_setzero_ps();
+  const __m512i weights = _mm512_set1_epi32(0x40404040), numbers = _mm512_set1_epi32(0x40a040a0);
+  for (int i = 0; i < rounds; i++) {
+    asm volatile("");
+#pragma GCC unroll 24
+    for (int s = 0; s < 24; s++) multiply<DOTS>(sums[s], weights, numbers);
+  }
+#pragma GCC unroll 24
+  for (int s = 0; s < 24; s++) asm volatile("" ::"v"(sums[s]));
+  return static_cast<int64_t>(rounds) * 24 * 32 * 2;
+}
+
 constexpr int kLanes = 16, kManyHeads = 7;
 
 #include "ops.inl"
 
-const Ops table = {"avx512", rms_norm, quantise, linear, rotate, silu_product, attend, head, spin, walk};
+void linear_dots(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
+                 bool add) {
+  if (linear.bits == 16) return linear_of<kDots>(linear, rows, count, first, last, y, stride, add);
+  avx512::linear(linear, rows, count, first, last, y, stride, add);
+}
+
+const Ops table = {"avx512",     rms_norm, quantise, narrow, linear,           rotate,
+                   silu_product, attend,   head,     spin,   spin_bf16<false>, walk};
+const Ops table_dots = {"avx512bf16", rms_norm, quantise, narrow, linear_dots,     rotate,
+                        silu_product, attend,   head,     spin,   spin_bf16<true>, walk};
 
 }  // namespace avx512
 
@@ -153,9 +236,14 @@ const Ops* ops_avx512() {
                    __builtin_cpu_supports("avx512vnni");
   return has ? &avx512::table : nullptr;
 }
+
+const Ops* ops_avx512bf16() {
+  return ops_avx512() != nullptr && __builtin_cpu_supports("avx512bf16") ? &avx512::table_dots : nullptr;
+}
 }  // namespace diffcode
 #else
 namespace diffcode {
+const Ops* ops_avx512bf16() { return nullptr; }
 const Ops* ops_avx512() { return nullptr; }
 }  // namespace diffcode
 #endif

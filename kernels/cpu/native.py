@@ -5,7 +5,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 8
+VERSION = 9
 f32 = c.POINTER(c.c_float)
 i32 = c.POINTER(c.c_int32)
 Address = c.c_void_p
@@ -112,7 +112,10 @@ def library() -> c.CDLL | None:
     lib.diffcode_session_reserve.argtypes = [Address, c.c_int32]
     guesses = c.POINTER(Guess)
     doubles = c.POINTER(c.c_double)
-    lib.diffcode_rates.argtypes, lib.diffcode_rates.restype = [c.c_int32, Address, c.c_int64, doubles, doubles], None
+    lib.diffcode_rates.argtypes, lib.diffcode_rates.restype = (
+        [c.c_int32, Address, c.c_int64, c.c_int32, doubles, doubles],
+        None,
+    )
     lib.diffcode_linear_run.argtypes = [c.POINTER(Linear), Address, c.c_int32, Address]
     lib.diffcode_step_run.argtypes = [Address, c.POINTER(Step), guesses, guesses, Address]
     return lib

@@ -9,7 +9,7 @@ namespace diffcode {
 
 constexpr int kBlock = 32;    // outputs of a packed block
 constexpr int kTile = 12;     // rows of the largest register tile: 12 x 2 accumulators and 2 weights in 32 registers
-constexpr int kWidestGroup = 256;  // inputs that share a scale, at most
+constexpr int kWidestGroup = 256;  // inputs that share a scale, at most; numbers that are rounded at once
 constexpr int kChunks = 64;   // slices of the vocabulary; fixed, so that sums do not depend on the number of threads
 
 inline float from_bf16(uint16_t bits) {
@@ -19,8 +19,16 @@ inline float from_bf16(uint16_t bits) {
   return value;
 }
 
-// A linear map [E, D] in 8, 5 or 4 bits, by blocks of 32 outputs; E is padded to a multiple of 32 with zeros. Weights are
-// stored as value + 2^(bits - 1), so that they are unsigned.
+// The nearest one; what is half way goes to the even one.
+inline uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// A linear map [E, D] in 16, 8, 5 or 4 bits, by blocks of 32 outputs; E is padded to a multiple of 32 with zeros. 16 bits
+// are bf16, without scales; others are stored as value + 2^(bits - 1), so that they are unsigned.
+//  16 bits: [E/32][D/2][32][2].
 //   8 bits: [E/32][D/4][32][4] bytes.
 //   4 bits: [E/32][D/8][32][4] bytes, inputs 0-3 of each eight in the lower halves, inputs 4-7 in the upper ones.
 //   5 bits: as 4 bits, and behind each such 128 bytes 32 more with the fifth bits: of inputs 0-3 16 bytes, of inputs 4-7
@@ -28,20 +36,23 @@ inline float from_bf16(uint16_t bits) {
 // Scales: bf16 [E/32][D/group][32].
 struct Linear {
   const uint8_t* weights;
-  const uint16_t* scales;
-  const float* bias;  // [E], or null
+  const uint16_t* scales;  // null: there are none
+  const float* bias;       // [E], or null
   int32_t outputs;    // padded
   int32_t inputs;
-  int32_t group;  // inputs that share a scale: a multiple of 4 (of 8 under 8 bits) that divides D
+  int32_t group;  // inputs that share a scale: a multiple of 4 (of 8 under 8 bits) that divides D; 0: they have none
   int32_t real_outputs;
   int32_t bits;
 
   int32_t zero() const { return 1 << (bits - 1); }
+  int groups() const { return group > 0 ? inputs / group : 0; }
   size_t block_bytes() const { return static_cast<size_t>(inputs) * kBlock * bits / 8; }
+  size_t row_bytes() const { return static_cast<size_t>(inputs) * (bits == 16 ? 2 : 1); }  // of a row that it reads
 };
 
-// Rows in 8 bits, a scale for each group of each row. The values lie as a tile reads them: tiles of kTile rows (the last
-// one of as many as are left, m), in each [D/4][m][4].
+// Rows in 8 bits, a scale for each group of each row, or in bf16 for maps of bf16. The values lie as a tile reads them, four
+// bytes of a row at a time: tiles of kTile rows (the last one of as many as are left, m), in each [D/4][m][4], of bf16
+// [D/2][m][2].
 struct Rows {
   int8_t* values;
   float* scales;    // [R, D/group]
@@ -49,9 +60,9 @@ struct Rows {
   int32_t among = 0;  // rows of the tile that these are a part of, 0: they are whole tiles
 
   // The last `count` of so few rows that they are one tile.
-  Rows last(int count, int of, int groups) const {
-    const int skipped = of - count;
-    return {values + skipped * 4, scales + skipped * groups, sums + skipped * groups, of};
+  Rows last(int count, int of, const Linear& reader) const {
+    const int skipped = of - count, groups = skipped * reader.groups();
+    return {values + skipped * 4, scales + groups, sums + groups, of};
   }
   size_t apart(int tile) const { return static_cast<size_t>(among > 0 ? among : tile) * 4; }  // two fours of a row
 };
@@ -81,6 +92,8 @@ struct Ops {
   // One row; its groups of four bytes are written `stride` bytes apart.
   void (*quantise)(const float* x, int width, int group, int8_t* values, size_t stride, float* scales,
                    int32_t* sums);
+  // The same of a row in bf16, two numbers at a time.
+  void (*narrow)(const float* x, int width, int8_t* values, size_t stride);
   // y[r, first..last) (+)= rows x linear; first and last are multiples of 32.
   void (*linear)(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                  bool add);
@@ -91,16 +104,18 @@ struct Ops {
   void (*attend)(const float* q, const float* keys, const float* values, size_t capacity, int context,
                  Sight sight, int heads, int width, float* scores, float* y, Stretch soon);
   Partial (*head)(const float* logits, int count, int first_token, const float* noise, float temperature);
-  // What the machine can do, for the plan: multiplications and additions of bytes that `spin` does in registers alone in
-  // `rounds` rounds, and a walk through memory that looks at every byte.
+  // What the machine can do, for the plan: multiplications and additions, of bytes or of bf16, that `spin` does in registers
+  // alone in `rounds` rounds, and a walk through memory that looks at every byte.
   int64_t (*spin)(int rounds);
+  int64_t (*spin_bf16)(int rounds);
   uint64_t (*walk)(const uint8_t* memory, size_t size);
 };
 
+const Ops* ops_avx512bf16();  // AVX-512 with products of bf16
 const Ops* ops_avx512();
 const Ops* ops_avx2();
 const Ops* ops_portable();
-// The best that this processor runs, or the one that DIFFCODE_ISA names (avx512, avx2, portable).
+// The best that this processor runs, or the one that DIFFCODE_ISA names.
 const Ops* best_ops();
 
 }  // namespace diffcode

@@ -59,6 +59,20 @@ void quantise(const float* x, int width, int group, int8_t* values, size_t strid
   }
 }
 
+void narrow(const float* x, int width, int8_t* values, size_t stride) {
+  for (int from = 0; from < width; from += kWidestGroup) {
+    const int count = width - from < kWidestGroup ? width - from : kWidestGroup;
+    alignas(64) uint16_t numbers[kWidestGroup];
+#pragma omp simd
+    for (int i = 0; i < count; i++) numbers[i] = to_bf16(x[from + i]);
+    int8_t* to = values + from / 2 * stride;
+    for (int i = 0; i < count; i += 2) {
+      __builtin_memcpy(to + i / 2 * stride, numbers + i, 4);
+      asm volatile("" ::: "memory");  // as in `quantise`
+    }
+  }
+}
+
 template <int BITS>
 void linear_of(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                bool add) {
@@ -85,6 +99,7 @@ void linear_of(const Linear& linear, const Rows& rows, int count, int first, int
 void linear(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
             bool add) {
   switch (linear.bits) {
+    case 16: return linear_of<16>(linear, rows, count, first, last, y, stride, add);
     case 8: return linear_of<8>(linear, rows, count, first, last, y, stride, add);
     case 5: return linear_of<5>(linear, rows, count, first, last, y, stride, add);
     default: return linear_of<4>(linear, rows, count, first, last, y, stride, add);

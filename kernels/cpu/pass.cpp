@@ -57,12 +57,12 @@ void Pass::layer(Turn& turn, int l) {
   const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
   const Adapted qkv = adapted(w.qkv, queries, queries + keys);
   const bool keys_only = !states_ && l + 1 == shape_.layers;  // all that later rows see of it
-  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base.group), session_.qkv, false, keys_only ? queries : 0);
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base), session_.qkv, false, keys_only ? queries : 0);
   place(turn, l);
   if (keys_only) return;
   turn.meet();
   map(turn, adapted(w.out), attention(turn, l), session_.x, true);
-  gated(turn, w, normed(turn, w.post_norm, w.gate_up.base.group));
+  gated(turn, w, normed(turn, w.post_norm, w.gate_up.base));
   map(turn, adapted(w.down), session_.product, session_.x, true);
 }
 
@@ -73,7 +73,7 @@ Pass::Adapted Pass::adapted(const diffcode_map& map, int second, int third) cons
           second, third};
 }
 
-// Rows in 8 bits that `fill(bytes, row)` makes: few of them by every thread for itself, many by all together.
+// Rounded rows that `fill(bytes, row)` makes: few of them by every thread for itself, many by all together.
 template <typename Fill>
 Bytes& Pass::shared_or_own(Turn& turn, Fill fill) {
   if (count_ <= kFewRows) {
@@ -85,12 +85,12 @@ Bytes& Pass::shared_or_own(Turn& turn, Fill fill) {
   return session_.input;
 }
 
-Bytes& Pass::normed(Turn& turn, const float* weight, int group) {
+Bytes& Pass::normed(Turn& turn, const float* weight, const diffcode_linear& reader) {
   const int width = shape_.width;
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
     float* y = turn.mine().row.data();
     ops_.rms_norm(row(session_.x, r, width), weight, y, width, shape_.norm_eps);
-    put(bytes, y, r, width, group, 0, width);
+    put(bytes, y, r, view(reader), 0, width);
   });
 }
 
@@ -110,7 +110,7 @@ Bytes& Pass::attention(Turn& turn, int l) {
   turn.meet();
   const int all = shape_.heads * width;
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
-    put(bytes, row(session_.mixed, r, all), r, all, model_.layers[l].out.base.group, 0, all);
+    put(bytes, row(session_.mixed, r, all), r, next, 0, all);
   });
 }
 
@@ -141,19 +141,19 @@ void Pass::place(int l, int from, int to) {
   }
 }
 
-// silu(gate) * up, rounded to 8 bits. A thread makes `unit` columns of all rows, so that what passes between the cores'
-// caches is a byte a value and not three floats.
+// silu(gate) * up, rounded. A thread makes `unit` columns of all rows, so that what passes between the cores'
+// caches is a byte or two a value and not three floats.
 void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
   const Adapted map = adapted(w.gate_up, shape_.ffn, 2 * shape_.ffn);
   const int unit = model_.unit();
   low_ranks(turn.mine(), map, input);
   turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
-    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, w.down.base.group);
+    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, view(w.down.base));
   });
   turn.meet();
 }
 
-void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group) {
+void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, const Linear& reader) {
   const int ffn = shape_.ffn, unit = std::min(model_.unit(), ffn - first), stride = 2 * unit;
   // `y` is addressed by the output's number, so the buffer is shifted to the left.
   part(mine, map, input, first, first + unit, mine.piece.data() - first, stride, false);
@@ -161,7 +161,7 @@ void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first,
   for (int r = 0; r < count_; r++) {
     const float* gate = mine.piece.data() + static_cast<size_t>(r) * stride;
     ops_.silu_product(gate, gate + unit, mine.product.data(), unit);
-    put(session_.product, mine.product.data(), r, ffn, group, first, unit);
+    put(session_.product, mine.product.data(), r, reader, first, unit);
   }
 }
 
@@ -181,11 +181,11 @@ void Pass::low_ranks(Scratch& mine, const Adapted& map, Bytes& input) {
   for (int b = 0; b < kBeside; b++) {
     const auto& [low, high, rows] = map.beside[b];
     if (rows == 0) continue;
-    const Rows from = rows == count_ ? input.all.rows() : span_rows(input, low.inputs, low.group);
+    const Rows from = rows == count_ ? input.all.rows() : span_rows(input, low);
     ops_.linear(low, from, rows, 0, low.outputs, mine.low.data(), low.outputs, false);
     for (int p = 0; p < map.beside[b].parts(); p++)
       for (int r = 0; r < rows; r++)
-        mine.low_rank[b][p].put(ops_, row(mine.low, r, low.outputs) + p * high.inputs, r, rows, high.inputs, high.group);
+        mine.low_rank[b][p].put(ops_, row(mine.low, r, low.outputs) + p * high.inputs, r, rows, high);
   }
 }
 
@@ -199,14 +199,14 @@ void Pass::part(Scratch& mine, const Adapted& map, Rows input, int first, int la
   }
 }
 
-Rows Pass::span_rows(Bytes& bytes, int width, int group) {
-  return count_ > kTile ? bytes.spans.rows() : bytes.all.rows().last(spans_, count_, width / group);
+Rows Pass::span_rows(Bytes& bytes, const Linear& reader) {
+  return count_ > kTile ? bytes.spans.rows() : bytes.all.rows().last(spans_, count_, reader);
 }
 
-void Pass::put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns) {
-  bytes.all.put(ops_, from, r, count_, width, group, column, columns);
+void Pass::put(Bytes& bytes, const float* from, int r, const Linear& reader, int column, int columns) {
+  bytes.all.put(ops_, from, r, count_, reader, column, columns);
   const int span = r - (count_ - spans_);
-  if (span >= 0 && count_ > kTile) bytes.spans.put(ops_, from, span, spans_, width, group, column, columns);
+  if (span >= 0 && count_ > kTile) bytes.spans.put(ops_, from, span, spans_, reader, column, columns);
 }
 
 }  // namespace diffcode

@@ -34,17 +34,17 @@ class Pass {
   Adapted adapted(const diffcode_map& map, int second = 0, int third = 0) const;
   void begin(int r);
   void layer(Turn& turn, int l);
-  Bytes& normed(Turn& turn, const float* weight, int group);
+  Bytes& normed(Turn& turn, const float* weight, const diffcode_linear& reader);
   Bytes& attention(Turn& turn, int l);
   void place(Turn& turn, int l);
   void place(int l, int from, int to);
   void gated(Turn& turn, const diffcode_layer& w, Bytes& input);
-  void gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, int group);
+  void gated_piece(Scratch& mine, const Adapted& map, Rows input, int first, const Linear& reader);
   void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add, int from = 0);
   void low_ranks(Scratch& mine, const Adapted& map, Bytes& input);
   void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
-  Rows span_rows(Bytes& bytes, int width, int group);
-  void put(Bytes& bytes, const float* from, int r, int width, int group, int column, int columns);
+  Rows span_rows(Bytes& bytes, const Linear& reader);
+  void put(Bytes& bytes, const float* from, int r, const Linear& reader, int column, int columns);
   template <typename Fill>
   Bytes& shared_or_own(Turn& turn, Fill fill);
   float* row(std::vector<float>& of, int r, size_t width) { return of.data() + static_cast<size_t>(r) * width; }

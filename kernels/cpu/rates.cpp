@@ -29,7 +29,7 @@ double best_rate(Pool& pool, Work work) {
 
 }  // namespace
 
-void measure_rates(int threads, const uint8_t* memory, size_t size, double* bytes, double* operations) {
+void measure_rates(int threads, const uint8_t* memory, size_t size, int bits, double* bytes, double* operations) {
   const Ops& ops = *best_ops();
   Pool pool(threads);
   const size_t share = size / threads;
@@ -38,7 +38,7 @@ void measure_rates(int threads, const uint8_t* memory, size_t size, double* byte
     seen += ops.walk(memory + thread * share, share);
     return static_cast<int64_t>(share);
   });
-  *operations = best_rate(pool, [&](int) { return ops.spin(kRounds); });
+  *operations = best_rate(pool, [&](int) { return bits == 16 ? ops.spin_bf16(kRounds) : ops.spin(kRounds); });
 }
 
 }  // namespace diffcode

@@ -38,25 +38,25 @@ Pages::~Pages() {
 Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
     : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads) {
   w.layers = layers.data();
-  unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, layers[0].down.base.group));
+  unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, std::max(1, layers[0].down.base.group)));
   for (const auto& l : layers)
     for (const auto* map : {&l.qkv, &l.out, &l.gate_up, &l.down})
       widest_rank_ = std::max({widest_rank_, map->low.outputs, map->undo_low.outputs});
 }
 
-void Quantised::plan(size_t rows, size_t width) {
-  make_room(values_, rows * width);
-  make_room(scales_, rows * width / 4);
-  make_room(sums_, rows * width / 4);
+void Quantised::plan(size_t rows, size_t row_bytes) {
+  make_room(values_, rows * row_bytes);
+  make_room(scales_, rows * row_bytes / 4);
+  make_room(sums_, rows * row_bytes / 4);
 }
 
-void Quantised::put(const Ops& ops, const float* from, int r, int count, int width, int group, int column,
-                    int columns) {
-  const int first = r / kTile * kTile, together = std::min(kTile, count - first);
-  const size_t groups = static_cast<size_t>(width) / group, at = r * groups + column / group;
-  int8_t* tile = values_.data() + static_cast<size_t>(first) * width;
-  ops.quantise(from, columns, group, tile + static_cast<size_t>(column) * together + (r - first) * 4,
-               static_cast<size_t>(together) * 4, scales_.data() + at, sums_.data() + at);
+void Quantised::put(const Ops& ops, const float* from, int r, int count, const Linear& reader, int column, int columns) {
+  const int first = r / kTile * kTile, together = std::min(kTile, count - first), group = reader.group;
+  const size_t number = reader.row_bytes() / reader.inputs, apart = static_cast<size_t>(together) * 4;
+  int8_t* to = values_.data() + first * reader.row_bytes() + column * number * together + (r - first) * 4;
+  if (group == 0) return ops.narrow(from, columns, to, apart);
+  const size_t at = static_cast<size_t>(r) * reader.groups() + column / group;
+  ops.quantise(from, columns, group, to, apart, scales_.data() + at, sums_.data() + at);
 }
 
 void Session::reserve(size_t length) {
@@ -89,7 +89,7 @@ void Session::place(const Pages& from_keys, const Pages& from_values, size_t str
 
 void Session::plan(int rows) {
   const auto& s = model->w.shape;
-  const size_t count = rows, heads = static_cast<size_t>(s.heads) * s.head_width, unit = model->unit();
+  const size_t count = rows, heads = static_cast<size_t>(s.heads) * s.head_width, unit = model->unit(), number = model->number();
   const size_t inner = std::max<size_t>(s.width, heads), few = std::min(rows, kFewRows);
   const size_t rank = std::max(kBlock, model->widest_rank());
   make_room(x, count * s.width);
@@ -97,12 +97,12 @@ void Session::plan(int rows) {
   make_room(mixed, count * heads);
   make_room(cos, count * s.head_width);
   make_room(sin, count * s.head_width);
-  input.plan(count, inner);
-  product.plan(count, s.ffn);
+  input.plan(count, inner * number);
+  product.plan(count, s.ffn * number);
   for (Scratch& mine : threads) {
-    mine.few.plan(few, inner);
+    mine.few.plan(few, inner * number);
     for (auto& parts : mine.low_rank)
-      for (Quantised& part : parts) part.plan(count, rank);
+      for (Quantised& part : parts) part.plan(count, rank * number);
     make_room(mine.row, s.width);
     make_room(mine.low, count * rank);
     make_room(mine.piece, count * unit * 2);

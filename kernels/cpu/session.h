@@ -56,20 +56,22 @@ struct Model {
   Model(const diffcode_weights& weights, const Ops* chosen, int threads);
   int unit() const { return unit_; }  // columns of the gated product that one thread makes and rounds at once
   int widest_rank() const { return widest_rank_; }
+  size_t number() const { return layers[0].qkv.base.bits == 16 ? 2 : 1; }  // bytes of one in a rounded row
 
  private:
   int unit_, widest_rank_ = 0;
 };
 
-// Rows in 8 bits, as ops.h's `Rows` wants them.
+// Rows as ops.h's `Rows` wants them.
 class Quantised {
  public:
-  void plan(size_t rows, size_t width);
+  void plan(size_t rows, size_t row_bytes);
   Rows rows() { return {values_.data(), scales_.data(), sums_.data()}; }
-  // Columns from `column` on, `columns` of them, of row r of `count`, put where its tile expects them.
-  void put(const Ops& ops, const float* from, int r, int count, int width, int group, int column, int columns);
-  void put(const Ops& ops, const float* from, int r, int count, int width, int group) {
-    put(ops, from, r, count, width, group, 0, width);
+  // Columns from `column` on, `columns` of them, of row r of `count`, rounded as `reader` wants them and put where its tile
+  // expects them.
+  void put(const Ops& ops, const float* from, int r, int count, const Linear& reader, int column, int columns);
+  void put(const Ops& ops, const float* from, int r, int count, const Linear& reader) {
+    put(ops, from, r, count, reader, 0, reader.inputs);
   }
 
  private:
@@ -78,12 +80,12 @@ class Quantised {
   std::vector<int32_t> sums_;
 };
 
-// Rows in 8 bits, and the span rows among them once more, in tiles of their own, for the adapter, where they are many.
+// Rounded rows, and the span rows among them once more, in tiles of their own, for the adapter, where they are many.
 struct Bytes {
   Quantised all, spans;
-  void plan(size_t rows, size_t width) {
-    all.plan(rows, width);
-    spans.plan(rows, width);
+  void plan(size_t rows, size_t row_bytes) {
+    all.plan(rows, row_bytes);
+    spans.plan(rows, row_bytes);
   }
 };
 

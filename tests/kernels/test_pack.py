@@ -1,4 +1,4 @@
-"""Weights in 8, 5 and 4 bits: the rounding, the layout, and the machine's linear map against both."""
+"""Weights in bf16 and in 8, 5 and 4 bits: the rounding, the layout, and the machine's linear map against both."""
 
 import itertools
 import os
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffcode.kernels.cpu import native
 from diffcode.kernels.pack import (
+    BF16,
     SHARE,
     Form,
     PackedLinear,
@@ -33,6 +34,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 FORMS = [Form(), Form(8, 32), Form(5, 64), Form(5, 32), Form(4, 64), Form(4, 32)]
+ALL = [*FORMS, BF16]
 
 
 def scales_of(packed: PackedLinear) -> Tensor:
@@ -70,7 +72,7 @@ def test_fewer_bits_are_within_half_a_step_but_for_the_largest(outputs: int, inp
     assert (wrong <= scales * 1.1).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_picked_outputs_are_those_of_the_whole(form: Form) -> None:
     packed = pack_linear(drawn(70, 64), None, form)
     wanted = torch.tensor([69, 0, 3, 3, 40, *range(10, 45)])
@@ -88,6 +90,15 @@ def test_the_layout_is_what_the_engine_reads() -> None:
         assert stored * scale == pytest.approx(float(weight[e, d]), abs=scale)
 
 
+def test_the_layout_of_bf16_is_what_the_engine_reads() -> None:
+    weight = drawn(40, 12)
+    packed = pack_linear(weight, None, BF16)
+    assert (packed.bits, packed.group, packed.inputs, packed.outputs, packed.padded) == (16, 0, 12, 40, 64)
+    for e, d in ((0, 0), (1, 5), (31, 11), (32, 3), (39, 8)):
+        assert packed.weights[e // 32, d // 2, e % 32, d % 2] == weight[e, d].bfloat16()
+    assert torch.equal(unpack_linear(packed), weight.bfloat16().float()), "nothing is lost of a model in bf16"
+
+
 @pytest.mark.parametrize("bits", [4, 5])
 def test_the_layout_of_fewer_bits_is_what_the_engine_reads(bits: int) -> None:
     weight = drawn(40, 24)
@@ -102,7 +113,7 @@ def test_the_layout_of_fewer_bits_is_what_the_engine_reads(bits: int) -> None:
         assert (stored - 2 ** (bits - 1)) * scale == pytest.approx(float(weight[e, d]), abs=2.5 * abs(scale))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_zeros_stay_zeros(form: Form) -> None:
     assert torch.equal(unpack_linear(pack_linear(torch.zeros(5, 8), None, form)), torch.zeros(5, 8))
 
@@ -116,7 +127,7 @@ def test_groups_divide(inputs: int, most: int) -> None:
 
 
 @pytest.mark.parametrize("outputs", [70, 300])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_a_product_of_two_maps_is_that_product(outputs: int, form: Form) -> None:
     packed, up_Dr = pack_linear(drawn(outputs, 64), None, form), drawn(64, 96, seed=1)
     narrow, turn = product(packed, up_Dr)
@@ -143,7 +154,9 @@ def test_a_product_leaves_out_what_hardly_matters() -> None:
 
 
 def rounded(x_RD: Tensor, group: int) -> Tensor:
-    """Rows as the engine sees them: 8 bits, a scale for each group."""
+    """Rows as the engine sees them: 8 bits, a scale for each group; bf16 where there are no groups."""
+    if group == 0:
+        return x_RD.bfloat16().float()
     groups = x_RD.view(len(x_RD), x_RD.shape[1] // group, group)
     most = groups.abs().amax(-1, keepdim=True)
     inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
@@ -154,7 +167,7 @@ def check_linear() -> None:
     """Every shape and row count against `x W^T` of the rounded numbers, in fp64."""
     from diffcode.kernels.cpu.engine import linear
 
-    for (outputs, inputs), form in itertools.product(SHAPES, FORMS):
+    for (outputs, inputs), form in itertools.product(SHAPES, ALL):
         weight, bias = drawn(outputs, inputs), drawn(outputs, seed=1)
         for bias_E in (bias, None):
             packed = pack_linear(weight, bias_E, form)
@@ -173,7 +186,7 @@ def check_linear() -> None:
 
 
 @needs_engine
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "portable"])
+@pytest.mark.parametrize("isa", ["avx512bf16", "avx512", "avx2", "portable"])
 def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
     """In a process each, for the choice is made once."""
     code = (
@@ -189,7 +202,7 @@ def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
 
 @needs_engine
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 15), st.sampled_from(FORMS), st.integers(0, 10**6))
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(0, 15), st.sampled_from(ALL), st.integers(0, 10**6))
 def test_the_linear_map_of_any_size(outputs: int, quads: int, rows: int, form: Form, seed: int) -> None:
     from diffcode.kernels.cpu.engine import linear
 
