@@ -18,7 +18,7 @@ from diffcode.infill import Infiller
 from diffcode.interrupt import Stop
 from diffcode.kernels.cpu import native
 from diffcode.kernels.cpu.engine import EngineSession
-from diffcode.native import PIECE
+from diffcode.native import piece
 from diffcode.reader import LEAST, Reader
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
@@ -124,11 +124,11 @@ def test_a_stopped_reading_keeps_what_it_has(reader: Reader, monkeypatch: pytest
     with pytest.raises(Cancelled):
         reader.read(TEXT, HOLE, stop)
     whole = context(reader, 1024)
-    assert reader.views[0].contexts.known(whole) == 3 * PIECE
+    assert reader.views[0].contexts.known(whole) == 3 * piece()
     stop.clear()
     reader.read(TEXT, HOLE, stop)
     assert sum(rows) == len(whole), "nothing was read twice"
-    assert max(rows) == PIECE
+    assert max(rows) == piece()
     reader.read(TEXT, HOLE, stop)
     assert sum(rows) == len(whole) + 1
 

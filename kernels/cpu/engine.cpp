@@ -34,7 +34,9 @@ class Program {
     std::atomic<bool> done{false};
     auto work = [&](int thread) {
       Turn turn{session_, thread, 0};
+      model_.ops->enter();
       if (this->work(turn, base, spans) && thread == 0) done = true;
+      model_.ops->leave();
     };
     model_.pool.run(std::ref(work));
     return done;
@@ -156,7 +158,9 @@ int32_t diffcode_linear_run(const diffcode_linear* packed, const float* x, int32
   diffcode::Quantised bytes;
   bytes.plan(rows, linear.row_bytes());
   for (int r = 0; r < rows; r++) bytes.put(*ops, x + static_cast<size_t>(r) * linear.inputs, r, rows, linear);
-  ops->linear(linear, bytes.rows(), rows, 0, linear.outputs, y, linear.outputs, false);
+  ops->enter();
+  ops->linear(linear, bytes.rows(ops->layout(linear, rows)), rows, 0, linear.outputs, y, linear.outputs, false);
+  ops->leave();
   return 0;
 } catch (const std::bad_alloc&) {
   return -1;

@@ -67,7 +67,7 @@ void Head::round(Turn& turn, const float* states, int count) {
 }
 
 void Head::logits(int slice, int count, float* y, size_t stride) {
-  ops_.linear(linear_, scratch_.rows.rows(), count, first(slice), first(slice + 1), y, stride, false);
+  ops_.linear(linear_, scratch_.rows.rows(ops_.layout(linear_, count)), count, first(slice), first(slice + 1), y, stride, false);
 }
 
 void Head::boil(int slice, int row, float* logits, const uint8_t* allowed, const float* noise) {
@@ -151,7 +151,7 @@ void SpanHeads::all_places(Turn& turn, const float* states) {
   turn.meet();
   turn.each(pieces + kChunks, [&](int piece) {
     if (piece >= pieces) return head_.logits(piece - pieces, rows, mine_.logits.data(), head_.padded());
-    ops.linear(down, mine_.states.rows(), rows, piece * kBlock, (piece + 1) * kBlock, mine_.inner.data(), down.outputs,
+    ops.linear(down, mine_.states.rows(ops.layout(down, rows)), rows, piece * kBlock, (piece + 1) * kBlock, mine_.inner.data(), down.outputs,
                false);
   });
   turn.meet();
@@ -174,18 +174,18 @@ void SpanHeads::follow(Turn& turn, int place) {
   float* sums = mine_.inner.data() + static_cast<size_t>(place) * inner;
   const size_t apart = static_cast<size_t>(step_.window) * inner;
   turn.each(inner / kBlock, [&](int piece) {
-    ops.linear(token, mine.bytes.rows(), anchors, piece * kBlock, (piece + 1) * kBlock, sums, apart, true);
+    ops.linear(token, mine.bytes.rows(ops.layout(token, anchors)), anchors, piece * kBlock, (piece + 1) * kBlock, sums, apart, true);
   });
   turn.meet();
   for (int a = 0; a < anchors; a++) {
     ops.silu_product(sums + a * apart, mine_.ones.data(), mine.row.data(), up.inputs);
     mine.bytes.put(ops, mine.row.data(), a, anchors, up);
   }
-  ops.linear(up, mine.bytes.rows(), anchors, 0, up.outputs, mine.added.data(), up.outputs, false);
+  ops.linear(up, mine.bytes.rows(ops.layout(up, anchors)), anchors, 0, up.outputs, mine.added.data(), up.outputs, false);
   for (int a = 0; a < anchors; a++)
     mine.bytes.put(ops, mine.added.data() + static_cast<size_t>(a) * up.outputs, a, anchors, head);
   turn.each(kChunks, [&](int slice) {
-    ops.linear(head, mine.bytes.rows(), anchors, head_.first(slice), head_.first(slice + 1), logits(place),
+    ops.linear(head, mine.bytes.rows(ops.layout(head, anchors)), anchors, head_.first(slice), head_.first(slice + 1), logits(place),
                static_cast<size_t>(step_.window) * head_.padded(), true);
     for (int row = place; row < step_.span_rows; row += step_.window) {
       const float* noise = step_.span_noise;

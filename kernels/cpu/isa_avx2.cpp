@@ -237,8 +237,8 @@ constexpr int kLanes = 8, kManyHeads = 4;
 
 #include "ops.inl"
 
-const Ops table = {"avx2",       rms_norm, quantise, narrow, linear,    rotate,
-                   silu_product, attend,   head,     spin,   spin_bf16, walk};
+const Ops table = {"avx2", stay,         stay,   layout, rms_norm, quantise,  narrow, linear,
+                   rotate, silu_product, attend, head,   spin,     spin_bf16, walk};
 
 }  // namespace avx2
 

@@ -217,10 +217,10 @@ void linear_dots(const Linear& linear, const Rows& rows, int count, int first, i
   avx512::linear(linear, rows, count, first, last, y, stride, add);
 }
 
-const Ops table = {"avx512",     rms_norm, quantise, narrow, linear,           rotate,
-                   silu_product, attend,   head,     spin,   spin_bf16<false>, walk};
-const Ops table_dots = {"avx512bf16", rms_norm, quantise, narrow, linear_dots,     rotate,
-                        silu_product, attend,   head,     spin,   spin_bf16<true>, walk};
+const Ops table = {"avx512", stay,         stay,   layout, rms_norm, quantise,         narrow, linear,
+                   rotate,   silu_product, attend, head,   spin,     spin_bf16<false>, walk};
+const Ops table_dots = {"avx512bf16", stay,         stay,   layout, rms_norm, quantise,        narrow, linear_dots,
+                        rotate,       silu_product, attend, head,   spin,     spin_bf16<true>, walk};
 
 }  // namespace avx512
 

@@ -92,15 +92,15 @@ constexpr int kLanes = 8, kManyHeads = 4;
 
 #include "ops.inl"
 
-const Ops table = {"portable",   rms_norm, quantise, narrow, linear,    rotate,
-                   silu_product, attend,   head,     spin,   spin_bf16, walk};
+const Ops table = {"portable", stay,         stay,   layout, rms_norm, quantise,  narrow, linear,
+                   rotate, silu_product, attend, head,   spin,     spin_bf16, walk};
 
 }  // namespace portable
 
 const Ops* ops_portable() { return &portable::table; }
 
 const Ops* best_ops() {
-  const Ops* known[] = {ops_avx512bf16(), ops_avx512(), ops_avx2(), ops_portable()};
+  const Ops* known[] = {ops_amx(), ops_avx512bf16(), ops_avx512(), ops_avx2(), ops_portable()};
   const char* wanted = std::getenv("DIFFCODE_ISA");
   for (const Ops* ops : known)
     if (ops != nullptr && (wanted == nullptr || *wanted == 0 || std::strcmp(wanted, ops->name) == 0)) return ops;

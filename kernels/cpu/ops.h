@@ -9,6 +9,7 @@ namespace diffcode {
 
 constexpr int kBlock = 32;    // outputs of a packed block
 constexpr int kTile = 12;     // rows of the largest register tile: 12 x 2 accumulators and 2 weights in 32 registers
+constexpr int kTallest = 16;  // ... and of any tile
 constexpr int kWidestGroup = 256;  // inputs that share a scale, at most; numbers that are rounded at once
 constexpr int kChunks = 64;   // slices of the vocabulary; fixed, so that sums do not depend on the number of threads
 
@@ -50,19 +51,26 @@ struct Linear {
   size_t row_bytes() const { return static_cast<size_t>(inputs) * (bits == 16 ? 2 : 1); }  // of a row that it reads
 };
 
-// Rows in 8 bits, a scale for each group of each row, or in bf16 for maps of bf16. The values lie as a tile reads them, four
-// bytes of a row at a time: tiles of kTile rows (the last one of as many as are left, m), in each [D/4][m][4], of bf16
-// [D/2][m][2].
+// How rows lie, as the instruction set reads them: in tiles of `tile` rows, in each `run` bytes of a row at a time.
+struct Layout {
+  int tile, run;
+  bool whole;  // whether the last tile is as large as the others, whatever lies in it; else it has as many rows as are left
+
+  int together(int first, int count) const { return whole || count - first > tile ? tile : count - first; }
+};
+
+// Rows in 8 bits, a scale for each group of each row, or in bf16 for maps of bf16.
 struct Rows {
   int8_t* values;
   float* scales;    // [R, D/group]
-  int32_t* sums;  // [R, D/group]: of the group's values; what the weights' + 2^(bits - 1) adds is that often this
+  int32_t* sums;    // [R, D/group]: of the group's values; what the weights' + 2^(bits - 1) adds is that often this
+  Layout layout;
   int32_t among = 0;  // rows of the tile that these are a part of, 0: they are whole tiles
 
   // The last `count` of so few rows that they are one tile.
   Rows last(int count, int of, const Linear& reader) const {
     const int skipped = of - count, groups = skipped * reader.groups();
-    return {values + skipped * 4, scales + groups, sums + groups, of};
+    return {values + skipped * layout.run, scales + groups, sums + groups, layout, of};
   }
   size_t apart(int tile) const { return static_cast<size_t>(among > 0 ? among : tile) * 4; }  // two fours of a row
 };
@@ -81,6 +89,13 @@ struct Sight {
   int32_t until, first, last;
 };
 
+// Where the bytes of a row go: `run` of them side by side, the next ones `stride` bytes further.
+struct Place {
+  int8_t* values;
+  size_t stride;
+  int run;
+};
+
 // Memory that will be read next.
 struct Stretch {
   const uint8_t *from, *to;
@@ -88,12 +103,16 @@ struct Stretch {
 
 struct Ops {
   const char* name;
+  // A thread calls the first one before its first linear map, and the second one after its last.
+  void (*enter)();
+  void (*leave)();
+  // How `count` rows that `reader` reads had best lie. `linear` takes them as they lie, if they were laid for a map that has
+  // the same groups.
+  Layout (*layout)(const Linear& reader, int count);
   void (*rms_norm)(const float* x, const float* weight, float* y, int width, float eps);
-  // One row; its groups of four bytes are written `stride` bytes apart.
-  void (*quantise)(const float* x, int width, int group, int8_t* values, size_t stride, float* scales,
-                   int32_t* sums);
-  // The same of a row in bf16, two numbers at a time.
-  void (*narrow)(const float* x, int width, int8_t* values, size_t stride);
+  // One row to 8 bits, and to bf16.
+  void (*quantise)(const float* x, int width, int group, Place to, float* scales, int32_t* sums);
+  void (*narrow)(const float* x, int width, Place to);
   // y[r, first..last) (+)= rows x linear; first and last are multiples of 32.
   void (*linear)(const Linear& linear, const Rows& rows, int count, int first, int last, float* y, size_t stride,
                  bool add);
@@ -111,6 +130,7 @@ struct Ops {
   uint64_t (*walk)(const uint8_t* memory, size_t size);
 };
 
+const Ops* ops_amx();
 const Ops* ops_avx512bf16();  // AVX-512 with products of bf16
 const Ops* ops_avx512();
 const Ops* ops_avx2();

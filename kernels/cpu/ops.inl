@@ -31,10 +31,26 @@ void rms_norm(const float* x, const float* weight, float* y, int width, float ep
   for (int i = 0; i < width; i++) y[i] = x[i] * scale * weight[i];
 }
 
-void quantise(const float* x, int width, int group, int8_t* values, size_t stride, float* scales, int32_t* sums) {
+void stay() {}
+
+Layout layout(const Linear&, int) { return {kTile, 4, false}; }
+
+// Bytes of a row to where they belong; their number divides by the run.
+inline void lay(const void* bytes, int count, Place to) {
+  const int8_t* from = static_cast<const int8_t*>(bytes);
+  if (to.run != 4) {
+    for (int i = 0; i < count; i += to.run, to.values += to.stride) __builtin_memcpy(to.values, from + i, to.run);
+    return;
+  }
+  for (int i = 0; i < count; i += 4, to.values += to.stride) {
+    __builtin_memcpy(to.values, from + i, 4);
+    asm volatile("" ::: "memory");  // else GCC makes a scatter of it, which takes five times as long
+  }
+}
+
+void quantise(const float* x, int width, int group, Place to, float* scales, int32_t* sums) {
   for (int g = 0; g < width / group; g++) {
     const float* from = x + g * group;
-    int8_t* to = values + g * (group / 4) * stride;
     alignas(64) int8_t bytes[kWidestGroup];
     float most = 0;
 #pragma omp simd reduction(max : most)
@@ -50,26 +66,21 @@ void quantise(const float* x, int width, int group, int8_t* values, size_t strid
       bytes[i] = static_cast<int8_t>(value);
       sum += value;
     }
-    for (int i = 0; i < group; i += 4) {
-      __builtin_memcpy(to + i / 4 * stride, bytes + i, 4);
-      asm volatile("" ::: "memory");  // else GCC makes a scatter of it, which takes five times as long
-    }
+    lay(bytes, group, to);
+    to.values += group / to.run * to.stride;
     scales[g] = scale;
     sums[g] = sum;
   }
 }
 
-void narrow(const float* x, int width, int8_t* values, size_t stride) {
+void narrow(const float* x, int width, Place to) {
   for (int from = 0; from < width; from += kWidestGroup) {
     const int count = width - from < kWidestGroup ? width - from : kWidestGroup;
     alignas(64) uint16_t numbers[kWidestGroup];
 #pragma omp simd
     for (int i = 0; i < count; i++) numbers[i] = to_bf16(x[from + i]);
-    int8_t* to = values + from / 2 * stride;
-    for (int i = 0; i < count; i += 2) {
-      __builtin_memcpy(to + i / 2 * stride, numbers + i, 4);
-      asm volatile("" ::: "memory");  // as in `quantise`
-    }
+    lay(numbers, 2 * count, to);
+    to.values += 2 * count / to.run * to.stride;
   }
 }
 

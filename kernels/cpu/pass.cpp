@@ -146,9 +146,10 @@ void Pass::place(int l, int from, int to) {
 void Pass::gated(Turn& turn, const diffcode_layer& w, Bytes& input) {
   const Adapted map = adapted(w.gate_up, shape_.ffn, 2 * shape_.ffn);
   const int unit = model_.unit();
+  const Rows rows = all_rows(input, map.base);
   low_ranks(turn.mine(), map, input);
   turn.each((shape_.ffn + unit - 1) / unit, [&](int piece) {
-    gated_piece(turn.mine(), map, input.all.rows(), piece * unit, view(w.down.base));
+    gated_piece(turn.mine(), map, rows, piece * unit, view(w.down.base));
   });
   turn.meet();
 }
@@ -168,10 +169,11 @@ void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first,
 // y = rows x map, and on some of the last rows low-rank terms on top; of the outputs those from `from` on.
 void Pass::map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add, int from) {
   const int outputs = map.base.outputs, skipped = from / kPiece;
+  const Rows rows = all_rows(input, map.base);
   low_ranks(turn.mine(), map, input);
   turn.each((outputs + kPiece - 1) / kPiece - skipped, [&](int piece) {
     const int first = (piece + skipped) * kPiece, last = std::min(outputs, first + kPiece);
-    part(turn.mine(), map, input.all.rows(), first, last, y.data(), outputs, add);
+    part(turn.mine(), map, rows, first, last, y.data(), outputs, add);
   });
   turn.meet();
 }
@@ -181,7 +183,7 @@ void Pass::low_ranks(Scratch& mine, const Adapted& map, Bytes& input) {
   for (int b = 0; b < kBeside; b++) {
     const auto& [low, high, rows] = map.beside[b];
     if (rows == 0) continue;
-    const Rows from = rows == count_ ? input.all.rows() : span_rows(input, low);
+    const Rows from = rows == count_ ? all_rows(input, map.base) : span_rows(input, map.base);
     ops_.linear(low, from, rows, 0, low.outputs, mine.low.data(), low.outputs, false);
     for (int p = 0; p < map.beside[b].parts(); p++)
       for (int r = 0; r < rows; r++)
@@ -194,19 +196,22 @@ void Pass::part(Scratch& mine, const Adapted& map, Rows input, int first, int la
   for (int b = 0; b < kBeside; b++) {
     const LowRank& beside = map.beside[b];
     if (beside.rows == 0) continue;
-    const Rows middle = mine.low_rank[b][map.part(beside, first)].rows();
+    const Rows middle = mine.low_rank[b][map.part(beside, first)].rows(ops_.layout(beside.high, beside.rows));
     ops_.linear(beside.high, middle, beside.rows, first, last, y + (count_ - beside.rows) * stride, stride, true);
   }
 }
 
+Rows Pass::all_rows(Bytes& bytes, const Linear& reader) { return bytes.all.rows(ops_.layout(reader, count_)); }
+
 Rows Pass::span_rows(Bytes& bytes, const Linear& reader) {
-  return count_ > kTile ? bytes.spans.rows() : bytes.all.rows().last(spans_, count_, reader);
+  const Rows all = all_rows(bytes, reader);
+  return count_ > all.layout.tile ? bytes.spans.rows(ops_.layout(reader, spans_)) : all.last(spans_, count_, reader);
 }
 
 void Pass::put(Bytes& bytes, const float* from, int r, const Linear& reader, int column, int columns) {
   bytes.all.put(ops_, from, r, count_, reader, column, columns);
   const int span = r - (count_ - spans_);
-  if (span >= 0 && count_ > kTile) bytes.spans.put(ops_, from, span, spans_, reader, column, columns);
+  if (span >= 0 && count_ > ops_.layout(reader, count_).tile) bytes.spans.put(ops_, from, span, spans_, reader, column, columns);
 }
 
 }  // namespace diffcode

@@ -43,6 +43,8 @@ class Pass {
   void map(Turn& turn, const Adapted& map, Bytes& input, std::vector<float>& y, bool add, int from = 0);
   void low_ranks(Scratch& mine, const Adapted& map, Bytes& input);
   void part(Scratch& mine, const Adapted& map, Rows input, int first, int last, float* y, size_t stride, bool add);
+  // Those that were put for `reader`.
+  Rows all_rows(Bytes& bytes, const Linear& reader);
   Rows span_rows(Bytes& bytes, const Linear& reader);
   void put(Bytes& bytes, const float* from, int r, const Linear& reader, int column, int columns);
   template <typename Fill>

@@ -45,18 +45,22 @@ Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
 }
 
 void Quantised::plan(size_t rows, size_t row_bytes) {
-  make_room(values_, rows * row_bytes);
+  // Whole tiles, and as much behind them as one may read that begins within the last one.
+  const size_t whole = (rows + kTallest - 1) / kTallest * kTallest;
+  make_room(values_, whole * row_bytes + kTallest * 64 + 64);
   make_room(scales_, rows * row_bytes / 4);
   make_room(sums_, rows * row_bytes / 4);
 }
 
 void Quantised::put(const Ops& ops, const float* from, int r, int count, const Linear& reader, int column, int columns) {
-  const int first = r / kTile * kTile, together = std::min(kTile, count - first), group = reader.group;
-  const size_t number = reader.row_bytes() / reader.inputs, apart = static_cast<size_t>(together) * 4;
-  int8_t* to = values_.data() + first * reader.row_bytes() + column * number * together + (r - first) * 4;
-  if (group == 0) return ops.narrow(from, columns, to, apart);
+  const Layout layout = ops.layout(reader, count);
+  const int first = r / layout.tile * layout.tile, together = layout.together(first, count), group = reader.group;
+  const size_t number = reader.row_bytes() / reader.inputs;
+  int8_t* begin = values() + first * reader.row_bytes() + column * number * together + (r - first) * layout.run;
+  const Place to{begin, static_cast<size_t>(together) * layout.run, layout.run};
+  if (group == 0) return ops.narrow(from, columns, to);
   const size_t at = static_cast<size_t>(r) * reader.groups() + column / group;
-  ops.quantise(from, columns, group, to, apart, scales_.data() + at, sums_.data() + at);
+  ops.quantise(from, columns, group, to, scales_.data() + at, sums_.data() + at);
 }
 
 void Session::reserve(size_t length) {

@@ -66,7 +66,7 @@ struct Model {
 class Quantised {
  public:
   void plan(size_t rows, size_t row_bytes);
-  Rows rows() { return {values_.data(), scales_.data(), sums_.data()}; }
+  Rows rows(Layout layout) { return {values(), scales_.data(), sums_.data(), layout}; }
   // Columns from `column` on, `columns` of them, of row r of `count`, rounded as `reader` wants them and put where its tile
   // expects them.
   void put(const Ops& ops, const float* from, int r, int count, const Linear& reader, int column, int columns);
@@ -75,6 +75,8 @@ class Quantised {
   }
 
  private:
+  int8_t* values() { return values_.data() + (-reinterpret_cast<uintptr_t>(values_.data()) & 63); }  // a line of the cache
+
   std::vector<int8_t> values_;
   std::vector<float> scales_;
   std::vector<int32_t> sums_;

@@ -186,7 +186,7 @@ def check_linear() -> None:
 
 
 @needs_engine
-@pytest.mark.parametrize("isa", ["avx512bf16", "avx512", "avx2", "portable"])
+@pytest.mark.parametrize("isa", ["amx", "avx512bf16", "avx512", "avx2", "portable"])
 def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
     """In a process each, for the choice is made once."""
     code = (
