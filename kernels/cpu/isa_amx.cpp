@@ -39,10 +39,15 @@ struct Config {
 // GCC believes that the instruction reads eight bytes, and leaves out the others of an object on the stack.
 alignas(64) constexpr Config kConfig;
 
-// Other code that the thread runs in between (torch's) has tiles of its own.
-void enter() { _tile_loadconfig(&kConfig); }
+// Other code that the thread runs in between has tiles of its own, and llama.cpp sets them up only once.
+alignas(64) thread_local Config theirs;
 
-void leave() { _tile_release(); }
+void enter() {
+  _tile_storeconfig(&theirs);
+  _tile_loadconfig(&kConfig);
+}
+
+void leave() { _tile_loadconfig(&theirs); }
 
 // Rows of bf16 always come here, for AVX-512 adds their products in another order.
 Layout layout(const Linear& reader, int count) {
