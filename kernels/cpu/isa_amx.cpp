@@ -17,6 +17,8 @@
 namespace diffcode {
 namespace amx {
 
+#include "avx512.inl"
+
 // A register tile has 16 rows of 64 bytes. Of the eight, four sum up 32 rows times 32 outputs, two hold rows, two weights.
 constexpr int kTall = 16, kRun = 64;
 constexpr int kStep = kRun * kBlock;  // bytes of weights that meet such a run
@@ -102,11 +104,6 @@ inline void store(void* sums) {
   if constexpr (A == 2) _tile_stored(3, to + kApart * kTall + 64, kApart);
 }
 
-inline __m512 scales_at(const uint16_t* from) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
 using Sums = float[kBlock];
 
 // What group `g` adds to the sums of `count` rows from `row` on: the same numbers, added in the same order, as in
@@ -150,15 +147,7 @@ inline void tile(const Linear& linear, const Rows& rows, int row, int count, int
       scale(linear, rows, row, count, block, g, dots, sums);
     }
   }
-  for (int r = 0; r < count; r++) {
-    float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
-    for (int i = 0; i < kBlock; i += 16) {
-      __m512 value = _mm512_load_ps(sums[r] + i);
-      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + i));
-      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + i));
-      _mm512_storeu_ps(to + i, value);
-    }
-  }
+  finish(linear, sums, row, count, block, y, stride, add);
 }
 
 template <bool BF16>

@@ -15,6 +15,8 @@
 namespace diffcode {
 namespace avx512 {
 
+#include "avx512.inl"
+
 // The intrinsic makes GCC copy every accumulator twice and spill half of them (half of a tile's time).
 inline void dot(__m512i& sum, __m512i weights, __m512i bytes) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(bytes));
@@ -48,28 +50,9 @@ struct Fours {
   }
 };
 
-inline __m512 scales_at(const uint16_t* from) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
 // Weights are fetched into the second cache only: the first one cannot await as many lines as memory sends at its full
 // rate, and then 5 or 9 rows waited for memory and computed by turns.
 constexpr int kAhead = 16384;  // bytes
-
-// What a tile has summed up, from memory into `y`.
-template <int MR>
-inline void put(const Linear& linear, const float (&sums)[MR][kBlock], int row, int block, float* y, size_t stride, bool add) {
-  for (int r = 0; r < MR; r++) {
-    float* to = y + (row + r) * stride + static_cast<size_t>(block) * kBlock;
-    for (int i = 0; i < kBlock; i += 16) {
-      __m512 value = _mm512_load_ps(sums[r] + i);
-      if (linear.bias != nullptr) value = _mm512_add_ps(value, _mm512_loadu_ps(linear.bias + block * kBlock + i));
-      if (add) value = _mm512_add_ps(value, _mm512_loadu_ps(to + i));
-      _mm512_storeu_ps(to + i, value);
-    }
-  }
-}
 
 // Two inputs of 16 outputs times those of a row.
 template <bool DOTS>
@@ -111,7 +94,7 @@ inline void tile_bf16(const Linear& linear, const Rows& rows, int row, int block
     _mm512_store_ps(sums[r], dots[r][0]);
     _mm512_store_ps(sums[r] + 16, dots[r][1]);
   }
-  put<MR>(linear, sums, row, block, y, stride, add);
+  finish(linear, sums, row, MR, block, y, stride, add);
 }
 
 // MR rows times 32 outputs. vpdpbusd multiplies unsigned by signed bytes, so the weights are the unsigned side: the
@@ -166,7 +149,7 @@ inline void tile_bytes(const Linear& linear, const Rows& rows, int row, int bloc
       _mm512_store_ps(sums[r] + 16, _mm512_fmadd_ps(second, _mm512_mul_ps(high_scale, mine), _mm512_load_ps(sums[r] + 16)));
     }
   }
-  put<MR>(linear, sums, row, block, y, stride, add);
+  finish(linear, sums, row, MR, block, y, stride, add);
 }
 
 constexpr int kDots = -16;  // as BITS: bf16, where the processor multiplies it
