@@ -3,8 +3,8 @@
 The CPU engine and fp32: every token equal (fp32 on 50 places: each takes 3 s with AVX-512, and several
 times as long without).
 bf16: where a forward of several rows rounds differently from a forward of one, near-ties may fall the other way; every
-difference must be shown to be such a tie. With AVX-512 there is none: rows are independent; with AMX those of a few rows
-are, and another sum stands behind many. Without either torch's bf16 is too slow to try.
+difference must be shown to be such a tie. With AVX-512 there is none: rows are independent. With AMX a few rows are
+so among themselves, and many are summed up in another order. Without either torch's bf16 is too slow to try.
 """
 
 import math
