@@ -24,8 +24,8 @@ OURS = "diffcode int8"
 SINGLE = "infill-single"  # its problems, filled up to the newline; nothing is run
 EPILOG = """\b
 Engines: int8, bf16, int5, int4 (the CPU engine), bfloat16 (torch), compiled (the same
-through torch.compile), and llama.cpp with the published 4-bit file (Q4_K_M) or turned into Q4_0 or Q8_0;
-that needs pip install llama-cpp-python. llama.cpp fills left to right.
+through torch.compile), and llama.cpp with the published 4-bit file (Q4_K_M) or turned
+into Q4_0 or Q8_0; that needs pip install llama-cpp-python. llama.cpp fills left to right.
 
 \b
 Examples:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from rounded import rounded
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,18 +38,8 @@ SHAPES = {
 
 def exact(x: Tensor, packed: PackedLinear, bias: Tensor | None = None) -> Tensor:
     """A packed map as the engine computes it: rows in 8 bits by groups or in bf16, weights by what they are."""
-    y = in_form(x.float(), packed.group).double() @ unpack_linear(packed).double().T
+    y = rounded(x.float(), packed.group).double() @ unpack_linear(packed).double().T
     return (y if bias is None else y + bias).to(x.dtype)
-
-
-def in_form(x: Tensor, group: int) -> Tensor:
-    """Rows as such a map reads them."""
-    if group == 0:
-        return x.bfloat16().float()
-    groups = x.unflatten(-1, (-1, group))
-    most = groups.abs().amax(-1, keepdim=True)
-    inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
-    return ((groups * inverse).round() * (most / 127)).flatten(-2)
 
 
 def rounding(model: Model, base: EngineWeights, packed: EngineAdapter) -> Callable[..., Tensor]:

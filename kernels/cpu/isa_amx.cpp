@@ -22,7 +22,7 @@ namespace amx {
 // A register tile has 16 rows of 64 bytes. Of the eight, four sum up 32 rows times 32 outputs, two hold rows, two weights.
 constexpr int kTall = 16, kRun = 64;
 constexpr int kStep = kRun * kBlock;  // bytes of weights that meet such a run
-constexpr int kAhead = 4096;          // bytes, as in isa_avx512.cpp; with 16 KB a token takes 6 % longer
+constexpr int kAhead = 4096;          // bytes, as in isa_avx512.cpp; 16 KB ahead took longer
 constexpr int kFewest = 8;            // rows of 8 bits: fewer wait for memory, and AVX-512 reads that a little faster
 static_assert(kTall <= kTallest);
 

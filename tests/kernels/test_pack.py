@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rounded import rounded
 from torch import Tensor
 
 from diffcode.kernels.cpu import native
@@ -153,16 +154,6 @@ def test_a_product_leaves_out_what_hardly_matters() -> None:
     assert (unpack_linear(narrow) @ unpack_linear(turn) - wanted).norm() <= (2 * (1 - SHARE)) ** 0.5 * wanted.norm()
 
 
-def rounded(x_RD: Tensor, group: int) -> Tensor:
-    """Rows as the engine sees them: 8 bits, a scale for each group; bf16 where there are no groups."""
-    if group == 0:
-        return x_RD.bfloat16().float()
-    groups = x_RD.view(len(x_RD), x_RD.shape[1] // group, group)
-    most = groups.abs().amax(-1, keepdim=True)
-    inverse = torch.where(most > 0, torch.full_like(most, 127) / most, 0)  # `127 / most` would round twice
-    return ((groups * inverse).round() * (most / 127)).view_as(x_RD)
-
-
 def check_linear() -> None:
     """Every shape and row count against `x W^T` of the rounded numbers, in fp64."""
     from diffcode.kernels.cpu.engine import linear
@@ -193,7 +184,9 @@ def test_the_linear_map_of_every_instruction_set(isa: str) -> None:
         "import sys, test_pack\nfrom diffcode.kernels.cpu import native\n"
         "sys.exit(77) if native.library() is None else test_pack.check_linear()"
     )
-    environment = os.environ | {"DIFFCODE_ISA": isa, "PYTHONPATH": os.path.dirname(__file__)}
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join((here, os.path.dirname(here)))
+    environment = os.environ | {"DIFFCODE_ISA": isa, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     if done.returncode == 77:
         pytest.skip(f"this processor has no {isa}")
