@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffcode.adapter import FUSED, LowRank
 from diffcode.backbone import Backbone, Layer
-from diffcode.kernels import reference as ops
+from diffcode.training import gradients as ops
 
 T = TypeVar("T")
 # (layer, q [R, H, K], k [R, G, K], v [R, G, K]) -> mixed values [R, H * K]
@@ -47,8 +47,9 @@ class LowRankMap(nn.Module):
         self.down_rD = nn.Parameter(low.down_rD.float().clone())
         self.up_Er = nn.Parameter(low.up_Er.float().clone())
 
-    def forward(self, x_RD: Tensor) -> Tensor:
-        return ops.gated_low_rank(x_RD, self.down_rD.to(x_RD.dtype), self.up_Er.to(x_RD.dtype))
+    def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Both factors in the format of `like`."""
+        return self.down_rD.to(like.dtype), self.up_Er.to(like.dtype)
 
 
 class DecoderLayer(nn.Module):
@@ -100,16 +101,25 @@ class DecoderLayer(nn.Module):
         mixed_RE = attend(index, ops.rotate(q_RHK, cos_RK, sin_RK), ops.rotate(k_RGK, cos_RK, sin_RK), v_RGK)
         x_RD = x_RD + self._linear(mixed_RE, "out_DE", "out", adapted)
         normed_RD = ops.rms_norm(x_RD, self._weight("post_norm_D", x_RD), s.norm_eps)
-        gate_RF = F.linear(normed_RD, self._weight("gate_FD", x_RD))
-        up_RF = F.linear(normed_RD, self._weight("up_FD", x_RD))
-        if adapted and "gate_up" in self.low_rank:
-            more_gate_RF, more_up_RF = self.low_rank["gate_up"](normed_RD).split(s.ffn, dim=1)
-            gate_RF, up_RF = gate_RF + more_gate_RF, up_RF + more_up_RF
-        return x_RD + self._linear(F.silu(gate_RF) * up_RF, "down_DF", "down", adapted)
+        gate_RF, up_RF = self._gate_and_up(normed_RD, adapted)
+        return x_RD + self._linear(ops.gated(gate_RF, up_RF), "down_DF", "down", adapted)
+
+    def _gate_and_up(self, x_RD: Tensor, adapted: bool) -> tuple[Tensor, Tensor]:
+        """Their low-rank map is one; its halves go with the maps that they belong to."""
+        weights = self._weight("gate_FD", x_RD), self._weight("up_FD", x_RD)
+        if not (adapted and "gate_up" in self.low_rank):
+            gate_RF, up_RF = (F.linear(x_RD, weight_FD) for weight_FD in weights)
+        else:
+            down_rD, up_Er = self.low_rank["gate_up"](x_RD)
+            halves = zip(weights, up_Er.split(self.sizes.ffn), strict=True)
+            gate_RF, up_RF = (ops.linear(x_RD, weight_FD, None, down_rD, up_Fr) for weight_FD, up_Fr in halves)
+        return gate_RF, up_RF
 
     def _linear(self, x_RD: Tensor, weight: str, low: str, adapted: bool, bias_E: Tensor | None = None) -> Tensor:
-        y_RE = F.linear(x_RD, self._weight(weight, x_RD), bias_E)
-        return y_RE + self.low_rank[low](x_RD) if adapted and low in self.low_rank else y_RE
+        weight_ED = self._weight(weight, x_RD)
+        if not (adapted and low in self.low_rank):
+            return F.linear(x_RD, weight_ED, bias_E)
+        return ops.linear(x_RD, weight_ED, bias_E, *self.low_rank[low](x_RD))
 
     def _weight(self, name: str, like: Tensor) -> Tensor:
         value: Tensor | None = getattr(self, name)
@@ -179,14 +189,7 @@ class CausalAttention:
         if self.keep:
             self.kept.append((k_RGK, v_RGK))
         parts = zip(*(x.split(self.lengths) for x in (q_RHK, k_RGK, v_RGK)), strict=True)
-        return torch.cat([_attend(q, k, v, causal=True) for q, k, v in parts])
-
-
-def _attend(q_RHK: Tensor, k_SGK: Tensor, v_SGK: Tensor, seen_RS: Tensor | None = None, causal: bool = False) -> Tensor:
-    """One text's attention, [R, H * K]."""
-    q, k, v = (x.transpose(0, 1)[None] for x in (q_RHK, k_SGK, v_SGK))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_RS, is_causal=causal, enable_gqa=True)
-    return out[0].transpose(0, 1).flatten(1)
+        return torch.cat([ops.attention(q, k, v, None) for q, k, v in parts])
 
 
 class SpanAttention:
@@ -202,7 +205,7 @@ class SpanAttention:
         spans = zip(*(x.split(self.sizes) for x in (q_RHK, k_RGK, v_RGK)), strict=True)
         return torch.cat(
             [
-                _attend(q, torch.cat((before_k, k)), torch.cat((before_v, v)), seen)
+                ops.attention(q, torch.cat((before_k, k)), torch.cat((before_v, v)), seen)
                 for (before_k, before_v), (q, k, v), seen in zip(context, spans, self.seen, strict=True)
             ]
         )
