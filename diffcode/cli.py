@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from diffcode import files
-from diffcode.config import DTYPES, POLICY_NAMES, DenoiseOptions
+from diffcode.config import DTYPES, POLICY_NAMES, RETRIES, DenoiseOptions
 from diffcode.diff import plain_diff
+from diffcode.document import document
 from diffcode.errors import BadOption, Cancelled, DiffcodeError, UnwritableFile
 from diffcode.interrupt import Stop, interruptible
-from diffcode.positions import Lines, find_holes
+from diffcode.positions import find_holes
 from diffcode.version import VERSION
 
 if TYPE_CHECKING:
     from diffcode import hub
     from diffcode.display import Watch
-    from diffcode.infill import Fill, Infiller, SpanFill
+    from diffcode.infill import Fill, Infiller
 
 MARKER = "???"
 ELSEWHERE = {
@@ -39,7 +40,6 @@ ELSEWHERE = {
     "train": "diffcode.training.command:command",
     "tune": "diffcode.plan_command:tune_command",
 }
-JSON_VERSION = 1  # of the documents that --json prints
 
 GROUP_EPILOG = """\b
 Examples:
@@ -90,6 +90,7 @@ class FillOptions:
     temperature: float
     seed: int
     stop: tuple[str, ...]
+    retries: int
     watch: bool
     svg: str | None
     model: str | None
@@ -169,6 +170,7 @@ def cli(ctx: click.Context) -> None:
 @click.option("--temperature", type=float, metavar="T", default=0.0, help="0: no chance involved.")
 @click.option("--seed", type=int, metavar="S", default=0, help="Same seed, same bytes.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a hole before this text. May be given several times.")
+@click.option("--retries", type=click.IntRange(min=0), metavar="N", default=RETRIES, help="Other tries for bad syntax.")
 @click.option("--watch", is_flag=True, help="Show the span while it is refined.")
 @click.option("--svg", metavar="FILE", help="Keep what --watch shows as a picture.")
 @click.option("--model", metavar="NAME_OR_PATH", help="A GGUF file or Hugging Face folder instead of the default.")
@@ -302,6 +304,7 @@ def _load(options: FillOptions) -> "Infiller":
 
 def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: Stop) -> "Fill":
     from diffcode import display
+    from diffcode.syntax import language_of
 
     seen = display.somebody_looks() or options.svg
     with display.live(watch if options.watch else display.Brief(watch), keep=options.watch):
@@ -315,6 +318,8 @@ def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: Stop
             temperature=options.temperature,
             seed=options.seed,
             stop=options.stop or None,
+            language=language_of(options.file),
+            retries=options.retries,
             on_step=watch.add if seen else None,
             cancelled=stop,
         )
@@ -342,43 +347,6 @@ def _deliver(options: FillOptions, source: files.Source, filled: "Fill") -> None
             diff = plain_diff(name, source.text, filled.text, filled.spans)
             files.write_stdout(diff.encode("utf-8", "surrogateescape"))
         display.say(numbers)
-
-
-def document(file: str, text: str, filled: "Fill") -> dict[str, Any]:
-    """What --json prints; offsets count characters of the old text."""
-    lines = Lines.of(text)
-    return {
-        "version": JSON_VERSION,
-        "file": file,
-        "edits": [_edit(span, text, lines) for span in filled.spans],
-        "text": filled.text,
-        "forwards": filled.forwards,
-        "tokens": filled.tokens,
-        "seconds": filled.seconds,
-    }
-
-
-def _edit(span: "SpanFill", text: str, lines: Lines) -> dict[str, Any]:
-    drafts = ("span_proposed", "span_accepted", "ngram_proposed", "ngram_accepted")
-    return {
-        "start": _place(span.start, lines),
-        "end": _place(span.end, lines),
-        "old_text": text[span.start : span.end],
-        "new_text": span.text,
-        "tokens": list(span.tokens),
-        "confidence": list(span.confidence),
-        "steps": span.steps,
-        "forwards": span.forwards,
-        "milliseconds": span.seconds * 1000,
-        "context_milliseconds": span.context_seconds * 1000,
-        "finished": span.finished,
-        "drafts": {name: getattr(span.drafts, name) for name in drafts},
-    }
-
-
-def _place(offset: int, lines: Lines) -> dict[str, int]:
-    position = lines.position(offset)
-    return {"line": position.line, "column": position.column, "offset": offset}
 
 
 def _fail(message: str, code: int, as_json: bool) -> int:

@@ -62,7 +62,7 @@ class Frame:
     """The picture after one denoising step."""
 
     hole: int  # index into the holes in order of place
-    round: int  # 0: first pass; 1: refinement in the light of the other holes
+    round: int  # 0: first pass; 1: refinement in the light of the other holes; 2: another try
     step: int
     places: tuple[Place, ...]
     text: str  # the committed text so far
@@ -93,12 +93,21 @@ class Denoised:
     text: str
     tokens: tuple[int, ...]
     confidence: tuple[float, ...]
+    wavering: tuple[float, ...]  # of each token: how likely the next likeliest was beside it, 0 to 1
     finished: str
     steps: int
     forwards: int
     seconds: float
     context_seconds: float  # the first forward, which reads the whole context
     drafts: Drafts
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """A token that may not stand at a place of the fill."""
+
+    place: int
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,7 @@ class Problem:
     heal: bytes
     stop: StopRule
     draft: tuple[Guess, ...] = ()  # a warm start: the hole's tokens from before
+    barred: Barred | None = None  # by the base; span rows do not know of it, so `verified` is the policy to use
 
 
 class Run:
@@ -140,11 +150,7 @@ class Run:
     def look(self, session: Session) -> View:
         """One forward."""
         drafts = [d.token for d in self.drafts]
-        allowed = [
-            self.tokens.compatible(rest) if (rest := self.healing(drafts[:i])) else None for i in range(len(drafts) + 1)
-        ]
-        if self.insisting and allowed[0] is None:
-            allowed[0] = self.tokens.text_ids
+        allowed = [self._allowed(drafts[:i]) for i in range(len(drafts) + 1)]
         anchors = self.anchors()
         rows = self.span_rows if anchors and not self.rechecking else 0
         window = (*self.window, *[None] * (rows - len(self.window)))
@@ -158,6 +164,18 @@ class Run:
         )
         self.forwards += 1
         return View(self.drafts, base, window, spans, self.ngrams.follow)
+
+    def _allowed(self, drafts: Sequence[int]) -> list[int] | None:
+        """Which tokens may stand behind these drafts; None: any."""
+        rest, barred = self.healing(drafts), self.problem.barred
+        ids = self.tokens.compatible(rest) if rest else None
+        if self.insisting and not drafts and ids is None:
+            ids = self.tokens.text_ids
+        if barred is None or barred.place != len(self.committed) + len(drafts):
+            return ids
+        if ids is None:
+            ids = [*self.tokens.text_ids, self.tokens.fim.end]
+        return [token for token in ids if token != barred.token] or ids
 
     def anchors(self) -> tuple[int, ...]:
         """Behind how many drafts span rows stand: guesses are wanted where the check is likeliest to end."""
@@ -270,6 +288,7 @@ def denoise(
         text=run.cut.text,
         tokens=tuple(g.token for g in run.committed),
         confidence=tuple(g.probability for g in run.committed),
+        wavering=tuple(g.wavering for g in run.committed),
         finished=run.cut.reason,
         steps=run.steps,
         forwards=run.forwards,

@@ -169,7 +169,7 @@ class Watch:
 
     def caption(self, moment: Moment) -> str:
         frame = moment.frame
-        stage = "first pass" if frame.round == 0 else "refinement"
+        stage = ("first pass", "refinement", "another try")[frame.round]
         tokens = sum(1 for _ in _committed(frame))
         return (
             f"hole {frame.hole + 1}/{len(self.holes)} · {stage} · step {frame.step} · "

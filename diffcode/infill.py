@@ -8,20 +8,21 @@ print(fill.text)
 import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diffcode import hub
 from diffcode.canvas import Block, line_end_of, make_block, normalise
-from diffcode.config import DenoiseOptions, WindowOptions
+from diffcode.config import RETRIES, DenoiseOptions, WindowOptions
 from diffcode.contexts import Contexts
-from diffcode.denoise import Denoised, Drafts, Frame, Problem, denoise
+from diffcode.denoise import Barred, Denoised, Drafts, Frame, Problem, denoise
 from diffcode.doubts import TokenDoubt, read_doubts
 from diffcode.engine import Model
 from diffcode.errors import BadOption
 from diffcode.holes import Hole, apply_edits, check_holes, find_marker
 from diffcode.planning import span_rows
 from diffcode.policies import Guess
+from diffcode.soundness import Accept, sound
 from diffcode.stops import StopRule
 
 MEMORY = 256 << 20  # bytes; a context of 1024 tokens takes 25 MB
@@ -42,6 +43,7 @@ class SpanFill:
     context_seconds: float  # reading the context, part of `seconds`
     finished: str  # "eos", "stop", "line", "block", "suffix" or "budget"
     drafts: Drafts
+    retries: int = 0  # times it was begun anew, for the syntax's sake
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Infiller:
         seed: int = 0,
         stop: str | Sequence[str] | None = None,
         drafts: Sequence[str] | None = None,
+        language: str | None = None,
+        retries: int = RETRIES,
         on_step: Callable[[Frame], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Fill:
@@ -118,13 +122,16 @@ class Infiller:
         `max_tokens` and `max_steps` count for one hole; `stop` ends a fill before any of these strings.
         `drafts`: for each hole, in order of place, what may well stand there, such as what is left of an earlier fill
         ("" for nothing); it is checked as any draft is, so that with `verified` it changes nothing but the time.
+        `language`, one of `diffcode.syntax.LANGUAGES`: fills that make a syntax error are tried again, at most
+        `retries` times, each time from the place where the model wavered most; the first that makes none is taken,
+        and the first of all where each makes one.
         `on_step` gets a Frame after every denoising step, `cancelled` is asked before each; an `interrupt.Stop` also
         ends a step of the CPU engine that has begun.
         The same arguments give the same bytes. Raises NothingToFill, BadHoles, BadOption, Cancelled.
         """
-        options = DenoiseOptions(policy, threshold, max_tokens, max_steps, temperature, seed)
-        more: Any = {"marker": marker, "stop": stop, "drafts": drafts, "on_step": on_step, "cancelled": cancelled}
-        return self.fill_with(text, holes, options, **more)
+        options = DenoiseOptions(policy, threshold, max_tokens, max_steps, temperature, seed, retries=retries)
+        more: Any = {"stop": stop, "drafts": drafts, "language": language, "on_step": on_step, "cancelled": cancelled}
+        return self.fill_with(text, holes, options, marker=marker, **more)
 
     def fill_with(
         self,
@@ -135,6 +142,7 @@ class Infiller:
         marker: str | None = None,
         stop: str | Sequence[str] | None = None,
         drafts: Sequence[str] | None = None,
+        language: str | None = None,
         on_step: Callable[[Frame], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Fill:
@@ -148,7 +156,8 @@ class Infiller:
             raise BadOption("a stop string is empty: leave it out or write what should end the fill")
         if drafts is not None and len(drafts) != len(places):
             raise BadOption(f"there are {len(places)} holes and {len(drafts)} drafts: give one for each")
-        return _Filling(self, text, places, options, stops, drafts, on_step, cancelled).run()
+        accept = sound(text, places, language) if language is not None and options.retries else None
+        return _Filling(self, text, places, options, stops, drafts, accept, on_step, cancelled).run()
 
     def doubts(
         self, text: str, start: int, end: int, cancelled: Callable[[], bool] | None = None
@@ -178,26 +187,30 @@ class _Filling:
         options: DenoiseOptions,
         stops: tuple[str, ...],
         drafts: Sequence[str] | None,
+        accept: Accept | None,
         on_step: Callable[[Frame], None] | None,
         cancelled: Callable[[], bool] | None,
     ):
         self.model, self.window, self.contexts = infiller.model, infiller.window, infiller.contexts
         self.span_rows = infiller.span_rows
         self.text, self.holes, self.options, self.stops = text, holes, options, stops
-        self.drafts, self.on_step, self.cancelled = drafts, on_step, cancelled
+        self.drafts, self.accept, self.on_step, self.cancelled = drafts, accept, on_step, cancelled
         self.line_end = line_end_of(text)
         self.fills = [""] * len(holes)
         self.blocks: list[Block | None] = [None] * len(holes)
         self.found: list[list[Denoised]] = [[] for _ in holes]
+        self.retries = [0] * len(holes)
 
     def run(self) -> Fill:
         began = time.perf_counter()
         for round_ in range(2 if len(self.holes) > 1 else 1):
             for index in range(len(self.holes)):
                 self._fill_hole(index, round_)
+        if self.accept is not None and not self.accept(self._filled()):
+            self._try_again(self.accept)
         spans = tuple(self._span(i) for i in range(len(self.holes)))
         return Fill(
-            text=apply_edits(self.text, self.holes, self.fills),
+            text=self._filled(),
             spans=spans,
             forwards=sum(s.forwards for s in spans),
             tokens=sum(len(s.tokens) for s in spans),
@@ -209,9 +222,29 @@ class _Filling:
         if block == self.blocks[index]:
             return  # nothing that this hole can see has changed since it was filled
         self.blocks[index] = block
-        done = self._denoise(block, index, round_, self._draft(index, block))
+        self._take(index, self._denoise(block, index, round_, self._draft(index, block)))
+
+    def _take(self, index: int, done: Denoised) -> None:
         self.found[index].append(done)
         self.fills[index] = done.text.replace("\n", self.line_end)
+
+    def _filled(self) -> str:
+        return apply_edits(self.text, self.holes, self.fills)
+
+    def _try_again(self, accept: Accept) -> None:
+        """Another token where the model wavered, and what follows from it: one place a try, the most doubtful first."""
+        firsts = [found[-1] for found in self.found]
+        places = [(-w, i, at) for i, first in enumerate(firsts) for at, w in enumerate(first.wavering) if w > 0]
+        for _, index, at in sorted(places)[: self.options.retries]:
+            first = firsts[index]
+            block = make_block(self.text, self.holes, self.fills, index, self.model.tokens, self.window)
+            kept = tuple(Guess(t, p, origin="given") for t, p in zip(first.tokens[:at], first.confidence, strict=False))
+            self._take(index, self._denoise(block, index, 2, kept, Barred(at, first.tokens[at])))
+            self.retries[index] += 1
+            if accept(self._filled()):
+                return
+            self._take(index, first)
+            self.found[index].remove(first)  # where it stood before: it counts once, and as the last
 
     def _draft(self, index: int, block: Block) -> tuple[Guess, ...]:
         """The hole's tokens of the round before, to start from; the last one only ended the fill."""
@@ -229,15 +262,19 @@ class _Filling:
             return ()
         return tuple(Guess(token, 0.0, origin="given") for token in tokens)
 
-    def _denoise(self, block: Block, index: int, round_: int, draft: tuple[Guess, ...]) -> Denoised:
+    def _denoise(
+        self, block: Block, index: int, round_: int, draft: tuple[Guess, ...], barred: Barred | None = None
+    ) -> Denoised:
         model, options = self.model, self.options
+        if barred is not None and options.policy != "verified":
+            options = replace(options, policy="verified", threshold=None)
         stop = StopRule(block.suffix, self.stops, head=block.head, **block.reach._asdict())
         noise = model.noise(options.seed * 8191 + index) if options.temperature > 0 else None
         flag = getattr(self.cancelled, "flag", None)
         # Where nothing follows, nothing says that the hole ends here rather than later: there the model ends too early.
         end_bias = 0.0 if block.open_ended else options.end_bias
         session = model.session(noise, options.temperature, self.contexts, flag, end_bias, block.open_ended)
-        problem = Problem(block.context, block.heal, stop, draft)
+        problem = Problem(block.context, block.heal, stop, draft, barred)
         loop = denoise(session, problem, options, model.tokens, self.span_rows, self.cancelled)
         try:
             while True:
@@ -264,6 +301,7 @@ class _Filling:
             context_seconds=sum(d.context_seconds for d in all_),
             finished=last.finished,
             drafts=sum((d.drafts for d in all_), Drafts()),
+            retries=self.retries[index],
         )
 
 

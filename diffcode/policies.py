@@ -35,6 +35,11 @@ class Guess:
         """That the base will agree with this draft."""
         return CHANCES.get(self.origin, self.probability)
 
+    @property
+    def wavering(self) -> float:
+        """How likely the next likeliest token was beside this one, 0 to 1. A token never checked has no second."""
+        return 0.0 if self.origin in CHANCES else max(0.0, 1 - self.margin / max(self.probability, 1e-9))
+
 
 @dataclass(frozen=True, slots=True)
 class View:

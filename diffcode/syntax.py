@@ -7,7 +7,7 @@ Offsets of trees are utf-8 bytes, as tree-sitter gives them; a `Code` speaks of 
 import importlib
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -15,7 +15,7 @@ from pathlib import PurePath
 
 from tree_sitter import Language, Node, Parser, Tree
 
-__all__ = ["LANGUAGES", "Code", "Node", "Piece", "Tree", "faults", "language_of", "parse", "pieces", "walk"]
+__all__ = ["LANGUAGES", "Code", "Node", "Piece", "Tree", "damage", "faults", "language_of", "parse", "pieces", "walk"]
 
 LANGUAGES = ("python", "javascript", "typescript", "tsx", "go", "rust", "java", "c", "cpp")
 EXTENSIONS = {
@@ -140,6 +140,12 @@ def faults(node: Node) -> list[Node]:
         elif here.has_error:
             stack.extend(reversed(here.children))
     return found
+
+
+def damage(found: Iterable[Node]) -> tuple[int, int]:
+    """How many faults there are, and how many bytes they take: one error may swallow half a file."""
+    sizes = [node.end_byte - node.start_byte for node in found]
+    return len(sizes), sum(sizes)
 
 
 def pieces(tree: Tree) -> list[Piece]:

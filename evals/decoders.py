@@ -69,7 +69,7 @@ class PolicyDecoder:
         options = DenoiseOptions.parse(self._policy, max_tokens=rules.max_tokens, temperature=rules.temperature)
         if options.temperature > 0:
             options = replace(options, seed=rules.seed_of(problem, sample))
-        fill = self.infiller.fill_with(problem.text, problem.holes, options, stop=rules.stops)
+        fill = self.infiller.fill_with(problem.text, problem.holes, options, stop=rules.stops, language="python")
         drafts = [span.drafts for span in fill.spans]
         return Filled(
             completions=tuple(span.text for span in fill.spans),

@@ -67,7 +67,8 @@ def main(
     for line in track(lines, "filling", console=Console(stderr=True)):
         for name, option in options.items():
             stop = None if free else "\n"
-            fills[name].append(infiller.fill_with(line.text, [(line.at, line.at)], option, stop=stop))
+            hole = [(line.at, line.at)]
+            fills[name].append(infiller.fill_with(line.text, hole, option, stop=stop, language="python"))
     Console(width=None if Console().is_terminal else 150).print(_table(lines, fills, free))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from diffcode.canvas import normalise
-from diffcode.config import DenoiseOptions
+from diffcode.config import RETRIES, DenoiseOptions
 from diffcode.errors import DiffcodeError
 from diffcode.holes import Hole, apply_edits
 from diffcode.interrupt import Stop
@@ -15,7 +15,7 @@ from diffcode.lsp.plans import Attempt, Plan
 from diffcode.lsp.showing import PLACEHOLDER, SPECIAL
 from diffcode.lsp.spot import COMMENT
 from diffcode.lsp.stubs import find_stubs
-from diffcode.syntax import Code, faults
+from diffcode.syntax import Code, damage, faults
 
 FILLS = ("fill", "fillAll")
 
@@ -68,7 +68,7 @@ def carry_out(
 def _good_enough(plan: Plan, attempt: Attempt, subject: Subject, best: Sequence[Change]) -> bool:
     """Whether no other attempt needs to be made: every hole is filled; an error is gone, or no longer half as large."""
     if plan.mends and subject.code is not None:
-        before, after = _damage(subject.code), _damage(_changed(subject.code, best))
+        before, after = damage(faults(subject.code.root)), damage(faults(_changed(subject.code, best).root))
         return after[0] < before[0] or 2 * after[1] < before[1]
     return plan.kind not in FILLS or len(best) == len(attempt.places)
 
@@ -87,12 +87,15 @@ def _tried(
     text, holes = _shown(subject.text, places)
     if holes and filler is not None:
         chosen = replace(subject.options, max_tokens=plan.max_tokens, seed=subject.options.seed + attempt.seed)
+        if attempt is plan.attempts[0] and not plan.mends:  # where all is broken, the grammar says too little
+            chosen = replace(chosen, retries=RETRIES)
         if attempt.temperature is not None:
             chosen = replace(chosen, temperature=max(chosen.temperature, attempt.temperature))
         numbers = [n for n, place in enumerate(p for p in given if p.text is None) if place.hole not in known]
         told = on_step and (lambda frame: on_step(replace(frame, hole=numbers[frame.hole])))
         flat = plan.one_line or (plan.kind == "repair" and all(hole.start == hole.end for hole in holes))
-        written = filler.fill(Task(text, holes, chosen, "\n" if flat else None), stop, told)
+        language = subject.code.language if subject.code is not None else None
+        written = filler.fill(Task(text, holes, chosen, "\n" if flat else None, language=language), stop, told)
     fills = iter(written)
     changes: list[Change] = []
     for place in places:
@@ -150,7 +153,7 @@ def _passes(plan: Plan, subject: Subject, changes: Sequence[Change]) -> bool:
     if subject.code is None:
         return True
     code = _changed(subject.code, changes)
-    before, after = _damage(subject.code), _damage(code)
+    before, after = damage(faults(subject.code.root)), damage(faults(code.root))
     if plan.mends:
         return after < before
     grown = max(0, len(code.bytes) - len(subject.code.bytes))  # an error may have a longer name in it
@@ -161,12 +164,6 @@ def _changed(code: Code, changes: Sequence[Change]) -> Code:
     for change in reversed(changes):
         code = code.edited(change.hole.start, change.hole.end, change.text)
     return code
-
-
-def _damage(code: Code) -> tuple[int, int]:
-    """How many syntax errors there are, and how many bytes they take: one error may swallow half a file."""
-    found = faults(code.root)
-    return len(found), sum(node.end_byte - node.start_byte for node in found)
 
 
 def preview(text: str, width: int = 80) -> str:

@@ -28,6 +28,7 @@ class Task:
     options: DenoiseOptions = field(default_factory=DenoiseOptions)
     stop: str | None = None  # ends a fill before it
     drafts: tuple[str, ...] | None = None  # what may well stand in each hole
+    language: str | None = None  # of the text; its grammar judges the fills where the options allow other tries
     patience: float | None = None  # seconds that reading a new context may take; None: as long as it takes
 
 
@@ -97,7 +98,14 @@ class ModelFiller:
         if task.patience is not None:
             infiller, unread = self.reader.outlook(task.text, task.holes[0], task.patience)
         fill = infiller.fill_with(
-            task.text, places, task.options, stop=task.stop, drafts=task.drafts, on_step=on_step, cancelled=stop
+            task.text,
+            places,
+            task.options,
+            stop=task.stop,
+            drafts=task.drafts,
+            language=task.language,
+            on_step=on_step,
+            cancelled=stop,
         )
         self.reader.took(unread, fill.spans[0].context_seconds)
         narrow = infiller.window.budget < self.infiller.window.budget

@@ -183,7 +183,7 @@ class Suggester:
             self.desk.options(),
             None if many else "\n",
             (self.memory.draft(scene.place),),
-            None if rank is Rank.IDLE else PATIENCE,
+            patience=None if rank is Rank.IDLE else PATIENCE,
         )
         partial: list[str] = [""]
 

@@ -47,8 +47,15 @@ class FakeInfiller:
     right: Callable[[DenoiseOptions], bool] = lambda options: options.policy == "verified"
 
     def fill_with(
-        self, text: str, holes: Sequence[tuple[int, int]], options: DenoiseOptions, *, stop: Sequence[str] = ()
+        self,
+        text: str,
+        holes: Sequence[tuple[int, int]],
+        options: DenoiseOptions,
+        *,
+        stop: Sequence[str] = (),
+        language: str | None = None,
     ) -> Fill:
+        assert language == "python"
         self.before(len(self.calls))
         self.calls.append({"text": text, "holes": list(holes), "options": options, "stop": stop})
         right = self.right(options)

@@ -4,6 +4,7 @@ Property: whatever the drafts are worth, `verified` gives left-to-right's tokens
 """
 
 import random
+import types
 import typing
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcode.config import DenoiseOptions
-from diffcode.denoise import Denoised, Problem, Run, denoise
+from diffcode.denoise import Barred, Denoised, Problem, Run, denoise
 from diffcode.errors import Cancelled
 from diffcode.kernels.plan import NO_SPAN, SpanRows
 from diffcode.policies import POLICIES, Guess
@@ -27,6 +28,7 @@ class ByteTokens:
     pairs: typing.ClassVar = {257: b"ab", 258: b"bc", 259: b"  ", 260: b"aa"}
 
     text_ids: typing.ClassVar = [*range(256), *pairs]
+    fim: typing.ClassVar = types.SimpleNamespace(end=END)
 
     def is_end(self, token: int) -> bool:
         return token == END
@@ -100,16 +102,37 @@ def finish(loop: typing.Generator[object, None, Denoised]) -> Denoised:
 
 
 def run(
-    options: DenoiseOptions, seed: int, skill: float, heal: bytes = b"", draft=(), stop=None, least: float = 0.0
+    options: DenoiseOptions,
+    seed: int,
+    skill: float,
+    heal: bytes = b"",
+    draft=(),
+    stop=None,
+    least: float = 0.0,
+    barred: Barred | None = None,
 ) -> Denoised:
     alphabet = [*range(97, 103), 10, 257, 258, END]
     session = FakeSession(seed, skill, alphabet, least)
-    problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft))
+    problem = Problem((1, 2, 3, 97, 98), heal, stop or StopRule(""), tuple(draft), barred)
     return finish(denoise(session, problem, options, ByteTokens()))  # type: ignore[arg-type]
 
 
 skills = st.sampled_from([0.0, 0.5, 0.9, 1.0])
 heals = st.sampled_from([b"", b"a", b"ab", b"abc", b"    ", b"aab"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10_000), skill=skills, heal=heals, at=st.integers(0, 30), warm=st.booleans())
+def test_a_barred_token_stands_elsewhere_only(seed, skill, heal, at, warm):
+    """And before its place everything is as it was, whether the tokens there are given or found again."""
+    first = run(DenoiseOptions("verified", max_tokens=40), seed, skill, heal)
+    at = min(at, len(first.tokens) - 1)
+    kept = [Guess(t, 1.0, origin="given") for t in first.tokens[:at]] if warm else ()
+    options = DenoiseOptions("verified", max_tokens=40)
+    again = run(options, seed, skill, heal, kept, barred=Barred(at, first.tokens[at]))
+    assert again.tokens[:at] == first.tokens[:at]
+    only = ByteTokens().compatible(heal[len(ByteTokens().decode_bytes(first.tokens[:at])) :])
+    assert again.tokens[at] != first.tokens[at] or only == [first.tokens[at]]
 
 
 @settings(max_examples=300, deadline=None)

@@ -131,6 +131,7 @@ def test_json(engine: FakeInfiller, code: Path, capsys: pytest.CaptureFixture[st
         "milliseconds": 500.0,
         "context_milliseconds": 200.0,
         "finished": "eos",
+        "retries": 0,
         "drafts": {"span_proposed": 4, "span_accepted": 3, "ngram_proposed": 2, "ngram_accepted": 1},
     }
 

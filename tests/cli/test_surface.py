@@ -25,7 +25,7 @@ def test_commands_and_options_are_these() -> None:
     assert {name: options_of(command) for name, command in cli.cli.commands.items()} == {
         "fill": [
             "--adapter", "--at", "--device", "--diff", "--dtype", "--hole", "--infill", "--json", "--lines",
-            "--max-tokens", "--model", "--policy", "--seed", "--steps", "--stop", "--svg", "--temperature",
+            "--max-tokens", "--model", "--policy", "--retries", "--seed", "--steps", "--stop", "--svg", "--temperature",
             "--threshold", "--watch", "--write", "file",
         ],
         "pull": ["--clean", "--from", "--json"],
@@ -59,6 +59,8 @@ def test_defaults_are_these(engine: FakeInfiller, code: Path) -> None:
         "temperature": 0.0,
         "seed": 0,
         "stop": None,
+        "language": "python",
+        "retries": 8,
         "on_step": None,  # nobody looks
     }
 
