@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from diffcode.canvas import line_end_of, normalise
+from diffcode.config import RETRIES
 from diffcode.errors import DiffcodeError
 from diffcode.holes import Hole
 from diffcode.interrupt import Stop
@@ -176,14 +177,16 @@ class Suggester:
 
     async def _made(self, scene: _Scene, snapshot: Snapshot, many: bool, rank: Rank | None = None) -> Verdict:
         """What the gates say of what the model writes; remembered. Raises Superseded, DiffcodeError."""
-        rank = rank or (Rank.ASKED if scene.trigger == "invoked" else Rank.AUTOMATIC)
+        invoked = scene.trigger == "invoked"  # who asked by hand would rather wait than see nothing
+        rank = rank or (Rank.ASKED if invoked else Rank.AUTOMATIC)
         task = Task(
             scene.text,
             (Hole(scene.cursor, scene.cursor),),
-            self.desk.options(),
+            self.desk.options(retries=RETRIES if invoked else 0),
             None if many else "\n",
             (self.memory.draft(scene.place),),
-            patience=None if rank is Rank.IDLE else PATIENCE,
+            scene.language,
+            None if rank is Rank.IDLE else PATIENCE,
         )
         partial: list[str] = [""]
 

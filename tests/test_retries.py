@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from diffcode import Infiller, infill
-from diffcode.config import RETRIES
+from diffcode.config import RETRIES, DenoiseOptions
 from diffcode.denoise import Frame
 from diffcode.errors import Cancelled
+from diffcode.holes import Hole
+from diffcode.interrupt import Stop
+from diffcode.lsp.filler import ModelFiller, Task
 
 AREA = 'import math\n\n\ndef area(radius):\n    """Area of a circle."""\n    return ???\n'
 TWO = "def area(width, height):\n    return ???\n\n\nfor i in range(???):\n    print(i)\n"
@@ -96,6 +99,15 @@ def test_the_same_again_gives_the_same(infiller: Infiller, accepting) -> None:
     first = infiller.fill(AREA, marker="???").text
     accepting(lambda text: text != first)
     assert fill_area(infiller).spans[0].tokens == fill_area(infiller).spans[0].tokens
+
+
+def test_the_servers_tasks_say_the_language(infiller: Infiller, accepting) -> None:
+    text, at = AREA.replace("???", ""), AREA.index("???")
+    for retries, times in ((0, 0), (2, 3)):
+        judged = accepting(lambda text: False)
+        task = Task(text, (Hole(at, at),), DenoiseOptions(retries=retries), language="python")
+        ModelFiller(infiller).fill(task, Stop())
+        assert len(judged) == times
 
 
 def test_another_try_is_shown_and_can_be_cancelled(infiller: Infiller, accepting) -> None:

@@ -7,6 +7,7 @@ from lsp_acts import FILLED, TEXT, action_params, after, bodies, edits_of, offer
 from lsp_fake import FakeFiller, Loads, applied, ask, helped, span
 from lsp_kit import URI, did_open, request
 
+from diffcode.config import RETRIES
 from diffcode.errors import ModelUnavailable
 from diffcode.lsp.filler import Written
 from diffcode.syntax import Code, faults
@@ -141,6 +142,8 @@ def test_what_leaves_the_work_undone_gets_another_chance():
     assert after(text, 0, 0, "Fill all", filler) == FILLED
     assert ["area(r) * h" in text for text in seen] == [False, True, True]
     assert [task.options.temperature > 0 for task in filler.tasks] == [False, True, False]
+    assert [task.options.retries for task in filler.tasks] == [RETRIES, 0, 0], "the later attempts are tries themselves"
+    assert {task.language for task in filler.tasks} == {"python"}
 
 
 def test_a_wish_keeps_its_line_to_itself():

@@ -7,6 +7,7 @@ from lsp_asks import CURSOR, TEXT, inline, items, shows
 from lsp_fake import ALL, FakeFiller, Loads, ask, helped, span
 from lsp_kit import did_open, request, served
 
+from diffcode.config import RETRIES
 from diffcode.errors import ModelUnavailable
 from diffcode.lsp.abilities import abilities
 from diffcode.lsp.filler import Written
@@ -34,6 +35,13 @@ def test_one_line_where_the_line_is_unfinished_and_several_where_a_body_is_missi
             filler = FakeFiller("x + 1")
             shows(text, cursor, filler, settings={"multiLine": setting})
             assert [task.stop for task in filler.tasks] == [expected]
+
+
+def test_who_asks_by_hand_waits_for_other_tries():
+    for kind, retries in ((1, RETRIES), (2, 0)):
+        filler = FakeFiller("math.pi * r ** 2")
+        shows(TEXT, CURSOR, filler, kind)
+        assert [(task.options.retries, task.language) for task in filler.tasks] == [(retries, "python")]
 
 
 def test_several_lines_come_with_the_documents_line_ends_and_indentation():
