@@ -22,9 +22,9 @@ class Program {
  public:
   // `states`: whether all rows' final states are wanted, and not only those that the heads read.
   Program(Session& session, const diffcode_step& step, bool states)
-      : session_(session), step_(step), model_(*session.model),
+      : session_(session), step_(step), model_(*session.model), space_(model_.space),
         first_state_(states ? 0 : std::min(step.base_rows > 0 ? step.base_first : step.rows, step.rows - step.span_rows)),
-        head_(model_, session.base_head, model_.w.head, nullptr, step.base_favoured, step.base_favour,
+        head_(model_, space_.base_head, model_.w.head, nullptr, step.base_favoured, step.base_favour,
               step.temperature),
         span_heads_(session, step) {}
 
@@ -53,16 +53,16 @@ class Program {
   void plan() {
     const auto& s = model_.w.shape;
     session_.reserve(static_cast<size_t>(step_.context) + step_.rows);
-    make_room(session_.final_states, static_cast<size_t>(step_.rows) * s.width);
+    make_room(space_.final_states, static_cast<size_t>(step_.rows) * s.width);
     int most = 0, passes = 0;
     for (int first = 0; first < step_.rows; first += part(first), passes++) most = std::max(most, part(first));
-    session_.plan(most);
+    space_.plan(model_, most, session_.capacity);
     head_.plan(step_.base_rows);
     span_heads_.plan();
     const size_t phases = passes * (s.layers * Pass::kPhases + 2) + Head::kPhases + SpanHeads::phases(step_);
-    if (session_.counters.size() < phases) session_.counters = std::vector<Counter>(phases);
-    for (Counter& counter : session_.counters) counter.reset();
-    session_.stop_at = kNever;
+    if (space_.counters.size() < phases) space_.counters = std::vector<Counter>(phases);
+    for (Counter& counter : space_.counters) counter.reset();
+    space_.stop_at = kNever;
   }
 
   bool work(Turn& turn, diffcode_guess* base, diffcode_guess* spans) {
@@ -73,7 +73,7 @@ class Program {
       turn.meet();
     }
     const size_t width = model_.w.shape.width;
-    const float* states = session_.final_states.data();
+    const float* states = space_.final_states.data();
     if (step_.base_rows > 0)
       head_.work(turn, states + step_.base_first * width, step_.base_rows, step_.allowed, step_.base_noise,
                  base);
@@ -84,6 +84,7 @@ class Program {
   Session& session_;
   const diffcode_step& step_;
   Model& model_;
+  Workspace& space_;
   const int first_state_;
   Head head_;
   SpanHeads span_heads_;
@@ -141,7 +142,7 @@ int32_t diffcode_step_run(void* handle, const diffcode_step* step, diffcode_gues
   diffcode::Program program(session, *step, hidden != nullptr);
   if (!program.run(base, spans)) return 1;
   if (hidden != nullptr)
-    std::copy_n(session.final_states.data(), static_cast<size_t>(step->rows) * session.model->w.shape.width, hidden);
+    std::copy_n(session.model->space.final_states.data(), static_cast<size_t>(step->rows) * session.model->w.shape.width, hidden);
   return 0;
 } catch (const std::bad_alloc&) {
   return -1;

@@ -98,8 +98,8 @@ diffcode_guess Head::guess(int row) const {
 }
 
 SpanHeads::SpanHeads(Session& session, const diffcode_step& step)
-    : model_(*session.model), step_(step), mine_(session.successor),
-      head_(model_, session.span_head, model_.w.span_head, model_.w.kept, step.span_favoured, step.span_favour,
+    : model_(*session.model), step_(step), mine_(model_.space.successor),
+      head_(model_, model_.space.span_head, model_.w.span_head, model_.w.kept, step.span_favoured, step.span_favour,
             step.temperature),
       follows_(model_.w.shape.successor != 0 && step.anchors != 0) {}
 

@@ -13,7 +13,7 @@ constexpr int kPiece = kBlock;  // outputs of a linear map that are handed out a
 }  // namespace
 
 Pass::Pass(Session& session, const diffcode_step& step, int number, int first, int count, bool states)
-    : session_(session), model_(*session.model), ops_(*model_.ops), shape_(model_.w.shape), step_(step),
+    : session_(session), model_(*session.model), space_(model_.space), ops_(*model_.ops), shape_(model_.w.shape), step_(step),
       number_(number), first_(first), count_(count),
       spans_(std::max(0, std::min(count, first + count - (step.rows - step.span_rows)))), states_(states) {}
 
@@ -22,14 +22,14 @@ bool Pass::work(Turn& turn) {
   turn.meet();
   for (int l = 0; l < shape_.layers; l++) {
     if (turn.thread == 0 && step_.cancelled != nullptr && *step_.cancelled != 0)
-      session_.stop_at = std::min(session_.stop_at.load(), number_ * shape_.layers + l);
+      space_.stop_at = std::min(space_.stop_at.load(), number_ * shape_.layers + l);
     layer(turn, l);
-    if (session_.stop_at <= number_ * shape_.layers + l) return false;  // said before this layer's meetings, so all threads agree
+    if (space_.stop_at <= number_ * shape_.layers + l) return false;  // said before this layer's meetings, so all threads agree
   }
   if (!states_) return true;
   turn.each(count_, [&](int r) {
-    float* y = session_.final_states.data() + static_cast<size_t>(first_ + r) * shape_.width;
-    ops_.rms_norm(row(session_.x, r, shape_.width), model_.w.norm, y, shape_.width, shape_.norm_eps);
+    float* y = space_.final_states.data() + static_cast<size_t>(first_ + r) * shape_.width;
+    ops_.rms_norm(row(space_.x, r, shape_.width), model_.w.norm, y, shape_.width, shape_.norm_eps);
   });
   return true;
 }
@@ -37,7 +37,7 @@ bool Pass::work(Turn& turn) {
 // A row's input vector and rotary angles.
 void Pass::begin(int r) {
   const int width = shape_.width, half = shape_.head_width / 2;
-  float* x = row(session_.x, r, width);
+  float* x = row(space_.x, r, width);
   const int32_t token = step_.tokens[first_ + r];
   if (token < 0) {
     std::copy_n(model_.w.mask, width, x);
@@ -47,8 +47,8 @@ void Pass::begin(int r) {
   }
   for (int i = 0; i < half; i++) {
     const float angle = static_cast<float>(step_.positions[first_ + r]) * model_.w.frequencies[i];
-    row(session_.cos, r, half)[i] = std::cos(angle);
-    row(session_.sin, r, half)[i] = std::sin(angle);
+    row(space_.cos, r, half)[i] = std::cos(angle);
+    row(space_.sin, r, half)[i] = std::sin(angle);
   }
 }
 
@@ -57,13 +57,13 @@ void Pass::layer(Turn& turn, int l) {
   const int queries = shape_.heads * shape_.head_width, keys = shape_.kv_heads * shape_.head_width;
   const Adapted qkv = adapted(w.qkv, queries, queries + keys);
   const bool keys_only = !states_ && l + 1 == shape_.layers;  // all that later rows see of it
-  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base), session_.qkv, false, keys_only ? queries : 0);
+  map(turn, qkv, normed(turn, w.input_norm, w.qkv.base), space_.qkv, false, keys_only ? queries : 0);
   place(turn, l);
   if (keys_only) return;
   turn.meet();
-  map(turn, adapted(w.out), attention(turn, l), session_.x, true);
+  map(turn, adapted(w.out), attention(turn, l), space_.x, true);
   gated(turn, w, normed(turn, w.post_norm, w.gate_up.base));
-  map(turn, adapted(w.down), session_.product, session_.x, true);
+  map(turn, adapted(w.down), space_.product, space_.x, true);
 }
 
 Pass::Adapted Pass::adapted(const diffcode_map& map, int second, int third) const {
@@ -80,16 +80,16 @@ Bytes& Pass::shared_or_own(Turn& turn, Fill fill) {
     for (int r = 0; r < count_; r++) fill(turn.mine().few, r);
     return turn.mine().few;
   }
-  turn.each(count_, [&](int r) { fill(session_.input, r); });
+  turn.each(count_, [&](int r) { fill(space_.input, r); });
   turn.meet();
-  return session_.input;
+  return space_.input;
 }
 
 Bytes& Pass::normed(Turn& turn, const float* weight, const diffcode_linear& reader) {
   const int width = shape_.width;
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
     float* y = turn.mine().row.data();
-    ops_.rms_norm(row(session_.x, r, width), weight, y, width, shape_.norm_eps);
+    ops_.rms_norm(row(space_.x, r, width), weight, y, width, shape_.norm_eps);
     put(bytes, y, r, view(reader), 0, width);
   });
 }
@@ -102,15 +102,15 @@ Bytes& Pass::attention(Turn& turn, int l) {
   turn.each(pieces, [&](int piece) {
     const int r = piece / shape_.kv_heads, g = piece % shape_.kv_heads;
     const uint8_t* soon = next.weights + piece * share;
-    const float* q = row(session_.qkv, r, model_.layers[l].qkv.base.outputs) + g * heads * width;
-    float* y = row(session_.mixed, r, shape_.heads * width) + g * heads * width;
+    const float* q = row(space_.qkv, r, model_.layers[l].qkv.base.outputs) + g * heads * width;
+    float* y = row(space_.mixed, r, shape_.heads * width) + g * heads * width;
     ops_.attend(q, session_.key(l, g), session_.value(l, g), session_.capacity, step_.context,
                 step_.sights[first_ + r], heads, width, turn.mine().scores.data(), y, {soon, soon + share});
   });
   turn.meet();
   const int all = shape_.heads * width;
   return shared_or_own(turn, [&](Bytes& bytes, int r) {
-    put(bytes, row(session_.mixed, r, all), r, next, 0, all);
+    put(bytes, row(space_.mixed, r, all), r, next, 0, all);
   });
 }
 
@@ -124,12 +124,12 @@ void Pass::place(Turn& turn, int l) {
 void Pass::place(int l, int from, int to) {
   const int width = shape_.head_width, half = width / 2, stride = model_.layers[l].qkv.base.outputs;
   for (int r = from; r < to; r++) {
-    float* q = row(session_.qkv, r, stride);
-    const float *cos = row(session_.cos, r, half), *sin = row(session_.sin, r, half);
+    float* q = row(space_.qkv, r, stride);
+    const float *cos = row(space_.cos, r, half), *sin = row(space_.sin, r, half);
     ops_.rotate(q, cos, sin, shape_.heads + shape_.kv_heads, width);  // the keys lie behind the queries
   }
   const size_t at = static_cast<size_t>(step_.context) + first_;
-  const float* k = row(session_.qkv, 0, stride) + shape_.heads * width;
+  const float* k = row(space_.qkv, 0, stride) + shape_.heads * width;
   const float* v = k + shape_.kv_heads * width;
   for (int g = 0; g < shape_.kv_heads; g++) {
     for (int d = 0; d < width; d++) {
@@ -162,7 +162,7 @@ void Pass::gated_piece(Scratch& mine, const Adapted& map, Rows input, int first,
   for (int r = 0; r < count_; r++) {
     const float* gate = mine.piece.data() + static_cast<size_t>(r) * stride;
     ops_.silu_product(gate, gate + unit, mine.product.data(), unit);
-    put(session_.product, mine.product.data(), r, reader, first, unit);
+    put(space_.product, mine.product.data(), r, reader, first, unit);
   }
 }
 

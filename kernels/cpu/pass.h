@@ -53,6 +53,7 @@ class Pass {
 
   Session& session_;
   Model& model_;
+  Workspace& space_;
   const Ops& ops_;
   const diffcode_shape& shape_;
   const diffcode_step& step_;

@@ -36,7 +36,7 @@ Pages::~Pages() {
 }
 
 Model::Model(const diffcode_weights& weights, const Ops* chosen, int threads)
-    : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads) {
+    : w(weights), layers(weights.layers, weights.layers + weights.shape.layers), ops(chosen), pool(threads), space(pool.threads()) {
   w.layers = layers.data();
   unit_ = std::min<int>(w.shape.ffn, std::lcm(kBlock, std::max(1, layers[0].down.base.group)));
   for (const auto& l : layers)
@@ -91,13 +91,13 @@ void Session::place(const Pages& from_keys, const Pages& from_values, size_t str
   }
 }
 
-void Session::plan(int rows) {
-  const auto& s = model->w.shape;
-  const size_t count = rows, heads = static_cast<size_t>(s.heads) * s.head_width, unit = model->unit(), number = model->number();
+void Workspace::plan(const Model& model, int rows, size_t capacity) {
+  const auto& s = model.w.shape;
+  const size_t count = rows, heads = static_cast<size_t>(s.heads) * s.head_width, unit = model.unit(), number = model.number();
   const size_t inner = std::max<size_t>(s.width, heads), few = std::min(rows, kFewRows);
-  const size_t rank = std::max(kBlock, model->widest_rank());
+  const size_t rank = std::max(kBlock, model.widest_rank());
   make_room(x, count * s.width);
-  make_room(qkv, count * model->layers[0].qkv.base.outputs);
+  make_room(qkv, count * model.layers[0].qkv.base.outputs);
   make_room(mixed, count * heads);
   make_room(cos, count * s.head_width);
   make_room(sin, count * s.head_width);

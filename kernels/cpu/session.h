@@ -1,4 +1,4 @@
-// What a step runs on: the model shared by all sessions, a session's context, and the scratch memory of its steps.
+// What a step runs on: the model and the workspace, which all sessions share, and a session's context.
 #pragma once
 #include <mutex>
 #include <utility>
@@ -44,22 +44,6 @@ class Pages {
  private:
   float* data_ = nullptr;
   size_t size_ = 0;
-};
-
-struct Model {
-  diffcode_weights w;
-  std::vector<diffcode_layer> layers;
-  const Ops* ops;
-  Pool pool;
-  std::mutex alone;  // sessions share the threads, one step at a time
-
-  Model(const diffcode_weights& weights, const Ops* chosen, int threads);
-  int unit() const { return unit_; }  // columns of the gated product that one thread makes and rounds at once
-  int widest_rank() const { return widest_rank_; }
-  size_t number() const { return layers[0].qkv.base.bits == 16 ? 2 : 1; }  // bytes of one in a rounded row
-
- private:
-  int unit_, widest_rank_ = 0;
 };
 
 // Rows as ops.h's `Rows` wants them.
@@ -117,11 +101,10 @@ struct SuccessorScratch {
   std::vector<Follower> followers;
 };
 
-struct Session {
-  Model* model;
-  size_t capacity = 0;
-  Pages keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
-  // Scratch of a step, allocated before it.
+struct Model;
+
+// What a step writes while it runs, allocated before it: the next step, of whichever session, writes it anew.
+struct Workspace {
   std::vector<float> x, qkv, mixed, cos, sin, final_states;
   Bytes input, product;
   std::vector<Scratch> threads;
@@ -130,9 +113,34 @@ struct Session {
   SuccessorScratch successor;
   std::atomic<int> stop_at{0};  // the layer (counted through all passes) at which the step is given up
 
-  explicit Session(Model* owner) : model(owner), threads(owner->pool.threads()) {
-    successor.followers.resize(threads.size());
-  }
+  explicit Workspace(int count) : threads(count) { successor.followers.resize(count); }
+  // Room for passes of up to `rows` rows over contexts of `capacity` places.
+  void plan(const Model& model, int rows, size_t capacity);
+};
+
+struct Model {
+  diffcode_weights w;
+  std::vector<diffcode_layer> layers;
+  const Ops* ops;
+  Pool pool;
+  std::mutex alone;  // sessions share the threads and the workspace, one step at a time
+  Workspace space;
+
+  Model(const diffcode_weights& weights, const Ops* chosen, int threads);
+  int unit() const { return unit_; }  // columns of the gated product that one thread makes and rounds at once
+  int widest_rank() const { return widest_rank_; }
+  size_t number() const { return layers[0].qkv.base.bits == 16 ? 2 : 1; }  // bytes of one in a rounded row
+
+ private:
+  int unit_, widest_rank_ = 0;
+};
+
+struct Session {
+  Model* model;
+  size_t capacity = 0;
+  Pages keys, values;  // [L, G, K, capacity] and [L, G, capacity, K]
+
+  explicit Session(Model* owner) : model(owner) {}
   float* key(int layer, int group) { return keys.data() + plane(layer, group); }
   float* value(int layer, int group) { return values.data() + plane(layer, group); }
   size_t bytes() const { return (keys.size() + values.size()) * sizeof(float); }
@@ -140,8 +148,6 @@ struct Session {
   void reserve(size_t length);
   // Take over the first `length` places of another session's context; this one has none yet.
   void copy(const Session& from, size_t length);
-  // Room for passes of up to `rows` rows.
-  void plan(int rows);
 
  private:
   // Put `length` places of planes that have room for `stride` of them where this session keeps them.
@@ -158,11 +164,11 @@ struct Turn {
   Session& session;
   int thread, phase;
 
-  Scratch& mine() { return session.threads[thread]; }
+  Scratch& mine() { return session.model->space.threads[thread]; }
   void meet() { session.model->pool.barrier(); }
   template <typename Work>
   void each(int total, Work work) {
-    Counter& counter = session.counters[phase++];
+    Counter& counter = session.model->space.counters[phase++];
     for (int piece; (piece = counter.take()) < total;) work(piece);
   }
 };
