@@ -12,9 +12,8 @@ POLICY_NAMES = ("verified", "threshold", "margin", "entropy_bound", "edit", "lef
 ENGINE_DTYPES = ("int8", "int5", "int4", "bf16")
 DTYPES = (*ENGINE_DTYPES, "bfloat16", "float32")
 
-RETRIES = (
-    8  # where the language is known: of 31 held-out fills that broke the syntax 16 were repaired by 4, 22 by 8 and 12
-)
+# Other tries of a fill that breaks the syntax: of 90 held-out pieces 17 were broken, with 4 tries 10, with 8 tries 7.
+RETRIES = 8
 DEFAULT_SPAN_ROWS = 4  # where there is no plan: the starter adapter was trained with 4
 
 # What each policy's one number is, and its default. Tuned on held-out code, see evals/README.md.

@@ -206,8 +206,8 @@ class _Filling:
         for round_ in range(2 if len(self.holes) > 1 else 1):
             for index in range(len(self.holes)):
                 self._fill_hole(index, round_)
-        if self.accept is not None and not self.accept(self._filled()):
-            self._try_again(self.accept)
+        if self.accept is not None:
+            self._mend(self.accept)
         spans = tuple(self._span(i) for i in range(len(self.holes)))
         return Fill(
             text=self._filled(),
@@ -231,9 +231,11 @@ class _Filling:
     def _filled(self) -> str:
         return apply_edits(self.text, self.holes, self.fills)
 
-    def _try_again(self, accept: Accept) -> None:
+    def _mend(self, accept: Accept) -> None:
         """Another token where the model wavered, and what follows from it: one place a try, the most doubtful first."""
         firsts = [found[-1] for found in self.found]
+        if any(first.finished == "budget" for first in firsts) or accept(self._filled()):
+            return  # what was cut short is no syntax error of the model's
         places = [(-w, i, at) for i, first in enumerate(firsts) for at, w in enumerate(first.wavering) if w > 0]
         for _, index, at in sorted(places)[: self.options.retries]:
             first = firsts[index]

@@ -86,6 +86,12 @@ def test_there_are_as_many_tries_as_were_allowed(infiller: Infiller, accepting, 
     assert len(judged) == (1 + retries if retries else 0), "without tries nothing needs to be judged"
 
 
+def test_what_was_cut_short_is_not_tried_again(infiller: Infiller, accepting) -> None:
+    judged = accepting(lambda text: False)
+    (span,) = fill_area(infiller, max_tokens=2).spans
+    assert (span.finished, span.retries, judged) == ("budget", 0, [])
+
+
 def test_one_hole_of_several_is_changed(infiller: Infiller, accepting) -> None:
     plain = infiller.fill(TWO, marker="???")
     accepting(lambda text: text != plain.text)
