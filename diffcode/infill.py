@@ -234,7 +234,7 @@ class _Filling:
     def _mend(self, accept: Accept) -> None:
         """Another token where the model wavered, and what follows from it: one place a try, the most doubtful first."""
         firsts = [found[-1] for found in self.found]
-        if any(first.finished == "budget" for first in firsts) or accept(self._filled()):
+        if any(first.finished == "budget" for first in firsts) or self._passes(accept):
             return  # what was cut short is no syntax error of the model's
         places = [(-w, i, at) for i, first in enumerate(firsts) for at, w in enumerate(first.wavering) if w > 0]
         for _, index, at in sorted(places)[: self.options.retries]:
@@ -243,10 +243,18 @@ class _Filling:
             kept = tuple(Guess(t, p, origin="given") for t, p in zip(first.tokens[:at], first.confidence, strict=False))
             self._take(index, self._denoise(block, index, 2, kept, Barred(at, first.tokens[at])))
             self.retries[index] += 1
-            if accept(self._filled()):
+            if self._passes(accept):
                 return
             self._take(index, first)
             self.found[index].remove(first)  # where it stood before: it counts once, and as the last
+
+    def _passes(self, accept: Accept) -> bool:
+        """Whether the whole is accepted as it is, or with the stop string behind what ended there: a caller who wants a
+        line puts its end back himself."""
+        ended = [found[-1].finished == "stop" for found in self.found]
+        ends = ["", *(stop.replace("\n", self.line_end) for stop in self.stops if any(ended))]
+        versions = ([fill + end * cut for fill, cut in zip(self.fills, ended, strict=True)] for end in ends)
+        return any(accept(apply_edits(self.text, self.holes, fills)) for fills in versions)
 
     def _draft(self, index: int, block: Block) -> tuple[Guess, ...]:
         """The hole's tokens of the round before, to start from; the last one only ended the fill."""

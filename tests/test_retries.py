@@ -92,6 +92,16 @@ def test_what_was_cut_short_is_not_tried_again(infiller: Infiller, accepting) ->
     assert (span.finished, span.retries, judged) == ("budget", 0, [])
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_stop_that_the_caller_puts_back_is_no_error(infiller: Infiller, end: str) -> None:
+    """A line without its end would run into the next one."""
+    text = "def double(number):\n    return result\n".replace("\n", end)
+    at = text.index("    return")
+    (span,) = infiller.fill(text, [(at, at)], stop="\n", language="python").spans
+    assert (span.finished, span.retries) == ("stop", 0)
+    assert span.text.startswith("    result = ")
+
+
 def test_one_hole_of_several_is_changed(infiller: Infiller, accepting) -> None:
     plain = infiller.fill(TWO, marker="???")
     accepting(lambda text: text != plain.text)
