@@ -24,7 +24,7 @@ def sound(text: str, holes: Sequence[Hole], language: str) -> Accept:
 
     def accept(filled: str) -> bool:
         count, size = damage(faults(parse(filled, language).root_node))
-        return count <= own[0] and size <= own[1] and (count > 0 or language != "python" or _compiles(filled))
+        return count <= own[0] and size <= own[1] and (count > 0 or language != "python" or parses(filled))
 
     return accept
 
@@ -46,8 +46,11 @@ def _damage_elsewhere(text: str, holes: Sequence[Hole], word: str, language: str
     return damage(filter(elsewhere, faults(code.root)))
 
 
-def _compiles(text: str) -> bool:
-    """Whether Python reads it too: its grammar is stricter than tree-sitter's, of blocks above all."""
+def parses(text: str) -> bool:
+    """Whether Python can read it, a piece of a class too. It is looked at, not run.
+
+    Its own grammar is stricter than tree-sitter's, of blocks above all.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

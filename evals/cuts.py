@@ -3,7 +3,6 @@
 import ast
 import random
 import sysconfig
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,14 +53,6 @@ def library_cuts(kind: str, count: int, seed: int) -> list[Line]:
 def library_lines(count: int, seed: int) -> list[Line]:
     """Single-line statements."""
     return library_cuts("line", count, seed)
-
-
-def parses(text: str) -> bool:
-    try:
-        ast.parse(textwrap.dedent(text))
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 def _line(source: str, rng: random.Random) -> Line | None:

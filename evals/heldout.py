@@ -18,8 +18,9 @@ from rich.progress import track
 from rich.table import Table
 
 from diffcode.config import DTYPES, DenoiseOptions, WindowOptions
-from diffcode.evals.cuts import KINDS, Line, library_cuts, parses
+from diffcode.evals.cuts import KINDS, Line, library_cuts
 from diffcode.infill import Fill, Infiller
+from diffcode.soundness import parses
 
 
 @click.command(help=__doc__)

@@ -5,8 +5,6 @@ fills a problem before the next problem is begun, and who goes first changes fro
 given to anyone.
 """
 
-import ast
-import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ from diffcode.evals.decoders import Decoder, Filled, Rules
 from diffcode.evals.machine import Bystanders, processors
 from diffcode.evals.problems import Problem
 from diffcode.evals.results import Folder, Row
+from diffcode.soundness import parses
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -71,17 +70,6 @@ def line_ends(problem: Problem, filled: Filled, rules: Rules) -> tuple[str, ...]
     whole = [not before or before.endswith("\n") for before in problem.fixed[:-1]]
     pairs = zip(filled.completions, whole, strict=True)
     return tuple(text.removesuffix("\n") + "\n" if line else text for text, line in pairs)
-
-
-def parses(code: str) -> bool:
-    """Whether Python can read it. The code is looked at, not run."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False
-    return True
 
 
 def take(coming: Iterable[Row], keep: Callable[[Row], None]) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from diffcode.errors import BadOption
 from diffcode.evals.cuts import KINDS, library_cuts
 from diffcode.holes import Hole, check_holes, find_marker
-from diffcode.soundness import sound
+from diffcode.soundness import parses, sound
 from diffcode.syntax import LANGUAGES
 
 FAR = "def broken(:\n    pass\n\n\n"
@@ -68,6 +68,23 @@ def test_what_only_python_itself_refuses() -> None:
     assert not judged("try:\n    f()\n???\n", "g()")
     assert judged("try:\n    f()\n???\n", "finally:\n    g()")
     assert judged("    def method(self):\n        return ???\n", "1"), "a piece of a class, as a selection is"
+
+
+@pytest.mark.parametrize(
+    ("code", "valid"),
+    [
+        ("a = 1\n", True),
+        ("    def f():\n        pass\n", True),
+        ("'\\d'", True),
+        ("a = (\n", False),
+        ("def f(:\n", False),
+        ("a = '\0'\n", False),
+        ("(" * 300, False),
+    ],
+)
+def test_python_is_asked_without_a_word_to_the_user(code: str, valid: bool, recwarn: pytest.WarningsRecorder) -> None:
+    assert parses(code) == valid
+    assert not recwarn
 
 
 def test_several_holes_are_judged_together() -> None:

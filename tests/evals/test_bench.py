@@ -14,10 +14,11 @@ from diffcode.config import DenoiseOptions, WindowOptions
 from diffcode.engine import Model
 from diffcode.evals import bench, outside
 from diffcode.evals.bench import OURS, summarise
-from diffcode.evals.cuts import library_lines, parses
+from diffcode.evals.cuts import library_lines
 from diffcode.evals.race import Racer, Timing, WarmLlama, compile_forward, race
 from diffcode.infill import Infiller
 from diffcode.kernels.cpu import native
+from diffcode.soundness import parses
 
 needs_engine = pytest.mark.skipif(native.library() is None, reason="the CPU engine was not built here")
 

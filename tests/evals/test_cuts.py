@@ -2,7 +2,8 @@
 
 import pytest
 
-from diffcode.evals.cuts import KINDS, library_cuts, library_lines, parses
+from diffcode.evals.cuts import KINDS, library_cuts, library_lines
+from diffcode.soundness import parses
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -20,9 +21,3 @@ def test_pieces_fit_where_they_were_cut(kind: str) -> None:
         if kind == "lines":
             assert piece.text[: piece.at].endswith("\n")
     assert library_lines(3, 3) == library_cuts("line", 3, 3)
-
-
-def test_broken_code_does_not_parse() -> None:
-    assert parses("    def f():\n        pass\n")
-    assert not parses("def f(:\n")
-    assert not parses("\0")

@@ -75,15 +75,6 @@ def test_whole_lines_get_the_line_end_that_the_stop_left_out(
     assert runner.line_ends(problem, fake((text,)), Rules(stops=stops)) == (completion,)
 
 
-@pytest.mark.parametrize(
-    ("code", "valid"),
-    [("a = 1\n", True), ("a = (\n", False), ("a = '\0'\n", False), ("(" * 300, False), ("'\\d'", True)],
-)
-def test_syntax(code: str, valid: bool, recwarn: pytest.WarningsRecorder):
-    assert runner.parses(code) == valid
-    assert not recwarn
-
-
 def test_decoders_take_turns_at_going_first():
     infiller = FakeInfiller()
     found = list(runner.fill_all(decoders(infiller, "leftmost", "verified"), PROBLEMS, Rules(), 1))
