@@ -57,15 +57,15 @@ fuzz: $(INSTALLED_DEV)  ## Send the language server 200,000 frames and 120,000 e
 
 table: $(INSTALLED_DEV)  ## Measure the README's tables (EVALS=folder of the official files); keep the machine idle meanwhile
 	$(BIN)/diffcode pull
-	$(MEASURE) --task infill-single --limit 256 --decoders leftmost,verified,verified:ngrams=0,verified:retries=8,threshold \
+	$(MEASURE) --task infill-single --limit 256 --decoders leftmost,verified,verified:ngrams=0,verified:retries=8:best_of=9,threshold \
 	  --out $(RUNS)/table/single
 	$(MEASURE) --task infill-single --limit 256 --out $(RUNS)/table/single-wide \
 	  --decoders leftmost,verified:ngrams=0:span_rows=4:max_anchors=5:threshold=0.15
-	$(MEASURE) --task infill-single --limit 256 --newline-stop --decoders leftmost,verified,verified:retries=8 \
+	$(MEASURE) --task infill-single --limit 256 --newline-stop --decoders leftmost,verified,verified:retries=8:best_of=9 \
 	  --out $(RUNS)/table/single-newline
 	$(MEASURE) --task infill-random-light --data $(EVALS)/HumanEval-RandomSpanInfillingLight.jsonl.gz \
-	  --decoders leftmost,verified,verified:ngrams=0,verified:retries=8 --out $(RUNS)/table/random-light
-	$(MEASURE) --task infill-multi --limit 256 --decoders leftmost,verified,verified:retries=8 --out $(RUNS)/table/multi
+	  --decoders leftmost,verified,verified:ngrams=0,verified:retries=8,verified:retries=8:best_of=9 --out $(RUNS)/table/random-light
+	$(MEASURE) --task infill-multi --limit 256 --decoders leftmost,verified,verified:retries=8:best_of=9 --out $(RUNS)/table/multi
 	$(MEASURE) --task humaneval --decoders leftmost --out $(RUNS)/table/humaneval
 	$(MEASURE) --task humaneval --decoders leftmost --adapter none --infill none --out $(RUNS)/table/humaneval-base
 

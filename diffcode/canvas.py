@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from diffcode.config import WindowOptions
 from diffcode.holes import Hole, apply_edits, line_start
-from diffcode.tokens import Tokens
+from diffcode.tokens import FimIds, Tokens
 
 CHARACTERS_A_TOKEN = 8  # cut this much text before tokenising: more than code ever needs, little enough to be quick
 # The window's ends move in jumps, of a 16th of it if nothing else is said: while somebody types, the canvas mostly is
@@ -30,6 +30,10 @@ class Block:
     head: str  # what stands left of the hole on its line
     suffix: str  # what follows, line ends as "\n"
     reach: "Reach"
+
+    def prefix(self, fim: FimIds) -> tuple[int, ...]:
+        """What the context shows of what stands before, without the re-opened end."""
+        return self.context[self.context.index(fim.middle) + 1 :] if fim.middle in self.context else self.context
 
     @property
     def open_ended(self) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from diffcode import files
-from diffcode.config import DTYPES, POLICY_NAMES, RETRIES, DenoiseOptions
+from diffcode.config import BEST_OF, DTYPES, POLICY_NAMES, RETRIES, DenoiseOptions
 from diffcode.diff import plain_diff
 from diffcode.document import document
 from diffcode.errors import BadOption, Cancelled, DiffcodeError, UnwritableFile
@@ -91,6 +91,7 @@ class FillOptions:
     seed: int
     stop: tuple[str, ...]
     retries: int
+    best_of: int
     watch: bool
     svg: str | None
     model: str | None
@@ -171,6 +172,7 @@ def cli(ctx: click.Context) -> None:
 @click.option("--seed", type=int, metavar="S", default=0, help="Same seed, same bytes.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End a hole before this text. May be given several times.")
 @click.option("--retries", type=click.IntRange(min=0), metavar="N", default=RETRIES, help="Other tries for bad syntax.")
+@click.option("--best-of", type=click.IntRange(min=1), metavar="N", default=BEST_OF, help="Fills to choose from.")
 @click.option("--watch", is_flag=True, help="Show the span while it is refined.")
 @click.option("--svg", metavar="FILE", help="Keep what --watch shows as a picture.")
 @click.option("--model", metavar="NAME_OR_PATH", help="A GGUF file or Hugging Face folder instead of the default.")
@@ -320,6 +322,7 @@ def _fill(infiller: "Infiller", options: FillOptions, watch: "Watch", stop: Stop
             stop=options.stop or None,
             language=language_of(options.file),
             retries=options.retries,
+            best_of=options.best_of,
             on_step=watch.add if seen else None,
             cancelled=stop,
         )

@@ -119,7 +119,9 @@ def _numbers(span: "SpanFill") -> tuple[str, ...]:
 def _totals(fill: "Fill") -> str:
     holes = f"{len(fill.spans)} hole{'s' * (len(fill.spans) != 1)}"
     rate = f"{_ratio(fill.tokens, fill.forwards):.2f} tokens a forward"
-    return f"{holes}: {fill.tokens} tokens in {fill.forwards} forwards ({rate}), {fill.seconds:.2f} s"
+    others = sum(span.others for span in fill.spans)
+    chosen = f", of {len(fill.spans) + others} fills" if others else ""
+    return f"{holes}: {fill.tokens} tokens in {fill.forwards} forwards ({rate}), {fill.seconds:.2f} s{chosen}"
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -39,6 +39,7 @@ def _edit(span: "SpanFill", text: str, lines: Lines) -> dict[str, Any]:
         "context_milliseconds": span.context_seconds * 1000,
         "finished": span.finished,
         "retries": span.retries,
+        "others": span.others,
         "drafts": {name: getattr(span.drafts, name) for name in drafts},
     }
 

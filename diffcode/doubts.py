@@ -1,6 +1,6 @@
 """How likely the tokens of a text are to the model, given what stands before each of them and behind the whole part.
 
-Nothing is written: the part's own tokens are the drafts of a few forwards, and the base rows say what they expected.
+Nothing is written: the base rows say what they expected.
 """
 
 from bisect import bisect_right
@@ -12,11 +12,9 @@ from diffcode.canvas import make_block, normalise
 from diffcode.config import WindowOptions
 from diffcode.contexts import Contexts
 from diffcode.engine import Model
-from diffcode.errors import CANCELLED, Cancelled
 from diffcode.holes import check_holes, line_start
 from diffcode.policies import Guess
-
-CHUNK = 32  # tokens a forward: each row asks the whole head, and between two forwards one may be stopped
+from diffcode.reading import read_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,8 @@ def read_doubts(
     block = make_block(text, holes, [""], 0, model.tokens, window)
     ids = model.tokens.encode(normalise(part))
     session = model.session(None, 0.0, contexts, getattr(cancelled, "flag", None), open_ended=block.open_ended)
-    expected: list[Guess] = []
-    fresh: list[int] = list(block.context)
     try:
-        for at in range(0, len(ids), CHUNK):
-            if cancelled is not None and cancelled():
-                raise Cancelled(CANCELLED)
-            *drafts, last = ids[at : at + CHUNK]
-            base, _ = session.step(fresh, drafts, (), (), at, [None] * (len(drafts) + 1))
-            session.keep(len(fresh) + len(drafts))
-            expected += base
-            fresh = [last]
+        expected = read_tokens(session, block.context, ids, cancelled)
     finally:
         session.close()
     spans = _spans(part, [model.tokens.bytes_of(token) for token in ids])

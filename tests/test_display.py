@@ -4,6 +4,7 @@ import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from rich.console import Console, RenderableType
@@ -107,6 +108,12 @@ def test_the_table_has_a_row_for_each_hole() -> None:
     assert "budget" in rows[-2]
     assert rows[-1].startswith("2 holes: 6 tokens in 5 forwards (1.20 tokens a forward), 1.50 s")
     assert not any("…" in row for row in rows), "80 columns are enough"
+
+
+def test_the_table_says_how_many_fills_were_weighed() -> None:
+    for others, words in ((0, "1.50 s"), (1, "1.50 s, of 2 fills"), (8, "1.50 s, of 9 fills")):
+        fill = Fill("", (replace(span(*HOLES[0], "x"), others=others),), 5, 6, 1.5)
+        assert plain(display.table(TEXT, fill)).rstrip().endswith(words)
 
 
 def test_a_fill_of_nothing_has_numbers_too() -> None:

@@ -132,6 +132,7 @@ def test_json(engine: FakeInfiller, code: Path, capsys: pytest.CaptureFixture[st
         "context_milliseconds": 200.0,
         "finished": "eos",
         "retries": 0,
+        "others": 0,
         "drafts": {"span_proposed": 4, "span_accepted": 3, "ngram_proposed": 2, "ngram_accepted": 1},
     }
 

@@ -24,9 +24,9 @@ def test_commands_and_options_are_these() -> None:
     """Scripts rely on them: take nothing away and rename nothing without a note in the README."""
     assert {name: options_of(command) for name, command in cli.cli.commands.items()} == {
         "fill": [
-            "--adapter", "--at", "--device", "--diff", "--dtype", "--hole", "--infill", "--json", "--lines",
-            "--max-tokens", "--model", "--policy", "--retries", "--seed", "--steps", "--stop", "--svg", "--temperature",
-            "--threshold", "--watch", "--write", "file",
+            "--adapter", "--at", "--best-of", "--device", "--diff", "--dtype", "--hole", "--infill", "--json",
+            "--lines", "--max-tokens", "--model", "--policy", "--retries", "--seed", "--steps", "--stop", "--svg",
+            "--temperature", "--threshold", "--watch", "--write", "file",
         ],
         "pull": ["--clean", "--from", "--json"],
     }  # fmt: skip
@@ -61,6 +61,7 @@ def test_defaults_are_these(engine: FakeInfiller, code: Path) -> None:
         "stop": None,
         "language": "python",
         "retries": 8,
+        "best_of": 9,
         "on_step": None,  # nobody looks
     }
 
