@@ -1,5 +1,6 @@
 """The layout of one forward: which rows there are, where they stand, and what they see."""
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def allowed_tokens(allowed: Sequence[list[int] | None], vocabulary: int, device:
     for row, ids in enumerate(allowed):
         if ids is not None:
             allowed_RV[row] = False
-            allowed_RV[row, ids] = True
+            if ids:  # through an array: torch takes 17 ms to read a list of all tokens but one, this takes 2
+                allowed_RV[row, torch.frombuffer(array("i", ids), dtype=torch.int32).long()] = True
     return allowed_RV
 
 
