@@ -85,6 +85,12 @@ class PolicyDecoder:
         )
 
 
+def chooses(name: str) -> bool:
+    """Whether it may write several fills of a hole: forwards and drafts are of all, tokens of the one it keeps."""
+    settings = name.split(":")[1:]
+    return any(s.startswith(("retries=", "best_of=")) and s not in ("retries=0", "best_of=1") for s in settings)
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """The decoders of a comma-separated list, each known and named once. Raises BadOption."""
     names = tuple(name.strip() for name in text.split(","))

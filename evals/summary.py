@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffcode.evals import machine
-from diffcode.evals.decoders import BASELINE
+from diffcode.evals.decoders import BASELINE, chooses
 from diffcode.evals.results import Row, Run, complete
 from diffcode.evals.statistics import bootstrap_interval, mcnemar_exact, mean, pass_at_k, percentile
 
@@ -31,7 +31,8 @@ class Summary:
     exact: float
     syntax: float
     tokens_per_forward: float | None
-    # Tokens that n-gram drafts brought are not counted, the forwards that checked them are.
+    # Tokens that n-gram drafts brought are not counted, the forwards that checked them are. Not known of a decoder that
+    # writes several fills.
     tokens_per_forward_without_ngrams: float | None
     forwards: float | None  # a fill
     seconds_p50: float
@@ -135,9 +136,9 @@ def summarise(rows: Sequence[Row]) -> Summary:
         interval=bootstrap_interval(first, np.random.default_rng(BOOTSTRAP_SEED)),
         exact=mean([float(row.exact) for row in rows]),
         syntax=mean([float(row.syntax) for row in rows]),
-        tokens_per_forward=tokens / forwards if forwards else None,
-        tokens_per_forward_without_ngrams=(tokens - ngrams) / forwards if forwards else None,
-        forwards=None if forwards is None else forwards / len(rows),
+        tokens_per_forward=_share(tokens, forwards),
+        tokens_per_forward_without_ngrams=_share(tokens - ngrams, forwards) if not chooses(rows[0].decoder) else None,
+        forwards=_share(forwards, len(rows)),
         seconds_p50=percentile([row.seconds for row in rows], 50),
         seconds_p95=percentile([row.seconds for row in rows], 95),
         context_p50=percentile(context, 50) if context else None,
@@ -225,3 +226,7 @@ def _rates(rows: Sequence[Row]) -> dict[str, float]:
 def _total(rows: Iterable[Row], value: Callable[[Row], int | None]) -> int | None:
     found = [value(row) for row in rows]
     return None if None in found else sum(one for one in found if one is not None)
+
+
+def _share(part: int | None, whole: int | None) -> float | None:
+    return part / whole if part is not None and whole else None

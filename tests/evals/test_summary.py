@@ -46,6 +46,12 @@ def test_summary_is_worked_out_from_the_rows(rows: list[Row]):
     assert found.denoise_p95 == pytest.approx(0.29)
 
 
+@pytest.mark.parametrize("name", ["verified:retries=8", "verified:best_of=9"])
+def test_n_gram_drafts_of_other_fills_are_not_taken_from_the_tokens_of_one(name: str):
+    found = summary.summarise([row("a", name, True, forwards=40, tokens=10, ngram_accepted=30)])
+    assert (found.tokens_per_forward, found.tokens_per_forward_without_ngrams) == (10 / 40, None)
+
+
 def test_why_fills_ended_is_told_hole_by_hole():
     rows = [row("a", "edit", True, finished=("line", "eos")), row("b", "edit", True, finished=("line", "budget"))]
     found = summary.summarise(rows)
