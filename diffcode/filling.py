@@ -29,7 +29,7 @@ class SpanFill:
     tokens: tuple[int, ...]  # ids in order; the last one is the one that ended the fill and may be cut from `text`
     confidence: tuple[float, ...]  # the model's probability of each, 0 to 1
     steps: int
-    forwards: int
+    forwards: int  # of all that was written; other fills are read beside that
     seconds: float
     context_seconds: float  # reading the context, part of `seconds`
     finished: str  # "eos", "stop", "line", "block", "suffix" or "budget"
