@@ -88,7 +88,7 @@ class Filling:
             self._weigh(index)
         spans = tuple(self._span(i) for i in range(len(self.holes)))
         return Fill(
-            text=self._filled(),
+            text=apply_edits(self.text, self.holes, self.fills),
             spans=spans,
             forwards=sum(s.forwards for s in spans),
             tokens=sum(len(s.tokens) for s in spans),
@@ -114,9 +114,6 @@ class Filling:
         assert done is not None, "every hole is filled by the first round"
         return done
 
-    def _filled(self) -> str:
-        return apply_edits(self.text, self.holes, self.fills)
-
     def _mend(self) -> None:
         """Until the whole is in order: another token where the model wavered, and what follows from it; one place a
         try, the most doubtful first."""
@@ -126,7 +123,7 @@ class Filling:
             return
         places = [(-w, i, at) for i, first in enumerate(firsts) for at, w in enumerate(first.wavering) if w > 0]
         for _, index, at in sorted(places)[: self.options.retries]:
-            other = self._another(index, firsts[index], at)
+            other = self._another(index, self._block(index), firsts[index], at)
             self._choose(index, other)
             self.retries[index] += 1
             if other.finished != "budget" and self._passes():
@@ -136,13 +133,13 @@ class Filling:
 
     def _weigh(self, index: int) -> None:
         """Of several fills of a hole the one behind which the text reads on best; none that breaks what is in order."""
-        block, first = self._block(index), self._last(index)
+        first = self._last(index)
         places = sorted((-w, at) for at, w in enumerate(first.wavering) if w >= WAVERS)[: self.options.best_of - 1]
-        if not places or block.open_ended or first.finished == "budget":
+        if not places or first.finished == "budget" or (block := self._block(index)).open_ended:
             return
         best, most, seen = first, (self._passes(), self._reads_on(block, first)), {first.text}
         for _, at in places:
-            other = self._another(index, first, at)
+            other = self._another(index, block, first, at)
             self.others[index] += 1
             self._choose(index, other)
             passes = self._passes()
@@ -166,10 +163,10 @@ class Filling:
         if self.request.on_step is not None:
             self.request.on_step(frame)
 
-    def _another(self, index: int, first: Denoised, at: int) -> Denoised:
+    def _another(self, index: int, block: Block, first: Denoised, at: int) -> Denoised:
         """The hole's fill up to place `at`, then any other token and what follows from that."""
         kept = tuple(Guess(t, p, origin="given") for t, p in zip(first.tokens[:at], first.confidence, strict=False))
-        return self._denoise(self._block(index), index, 2, kept, Barred(at, first.tokens[at]))
+        return self._denoise(block, index, 2, kept, Barred(at, first.tokens[at]))
 
     def _reads_on(self, block: Block, done: Denoised) -> float:
         end = self.request.stops[0] if done.finished == "stop" else ""  # which the caller puts back

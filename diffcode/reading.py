@@ -6,7 +6,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from diffcode.canvas import Block
+from diffcode.canvas import CHARACTERS_A_TOKEN, Block
 from diffcode.contexts import Contexts
 from diffcode.denoise import Session
 from diffcode.engine import Model
@@ -58,7 +58,7 @@ def reads_on(
 
 def _joined(block: Block, text: str, tokens: Tokens) -> list[int]:
     """The fill and what follows as they are tokenised together; of what follows the same characters for every fill."""
-    ahead = tokens.encode(block.suffix[: AHEAD * 8])[:AHEAD]
+    ahead = tokens.encode(block.suffix[: AHEAD * CHARACTERS_A_TOKEN])[:AHEAD]
     return tokens.encode((block.heal + text.encode() + tokens.decode_bytes(ahead)).decode(errors="ignore"))
 
 

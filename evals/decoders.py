@@ -87,16 +87,18 @@ class PolicyDecoder:
 
 def chooses(name: str) -> bool:
     """Whether it may write several fills of a hole: forwards and drafts are of all, tokens of the one it keeps."""
-    settings = name.split(":")[1:]
-    return any(s.startswith(("retries=", "best_of=")) and s not in ("retries=0", "best_of=1") for s in settings)
+    return _ours(name) and DenoiseOptions.parse(name).judged
+
+
+def _ours(name: str) -> bool:
+    return name != LLAMA_CPP and not name.startswith(OPENAI)
 
 
 def split_names(text: str) -> tuple[str, ...]:
     """The decoders of a comma-separated list, each known and named once. Raises BadOption."""
     names = tuple(name.strip() for name in text.split(","))
-    for name in names:
-        if name != LLAMA_CPP and not name.startswith(OPENAI):
-            DenoiseOptions.parse(name)
+    for name in filter(_ours, names):
+        DenoiseOptions.parse(name)
     if len(set(names)) < len(names):
         raise BadOption("a decoder is named twice: name each once")
     return names

@@ -47,10 +47,13 @@ def test_readme_has_the_tables_of_make_table():
 
 
 def test_every_table_says_machine_threads_commit_and_date():
-    """Once for each sitting: a run that was resumed has several."""
+    """Once for each sitting: a run that was resumed has several, and its title their commits."""
     _, *tables = re.split(r"^\*\*(?=.*, commit )", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     footer = re.compile(
-        r"^.*, \d+ cores; \d+ threads; torch .*; commit [0-9a-f]{10}\+?; \d{4}-\d\d-\d\d$", re.MULTILINE
+        r"^.*, \d+ cores; \d+ threads; torch .*; commit ([0-9a-f]{10}\+?); \d{4}-\d\d-\d\d$", re.MULTILINE
     )
     assert len(tables) == len(published())
-    assert all(footer.search(table) for table in tables)
+    for table in tables:
+        commits = re.findall(r"[0-9a-f]{10}\+?", table.partition("**")[0].rpartition("commit ")[2])
+        assert commits
+        assert footer.findall(table) == commits
